@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files as values: read one whole, write one whole, keep the original once."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+
+STORE = "/var/lib/dualstack"
+
+
+@dataclass(frozen=True)
+class FileState:
+    """One file: ``content`` None means that it does not exist. Mode, owner and group belong to the value."""
+
+    path: str
+    content: bytes | None = None
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, or ``absent``."""
+        return "absent" if self.content is None else hashlib.sha256(self.content).hexdigest()
+
+
+def read_file(path: str) -> FileState:
+    """Return the state of PATH; a symbolic link is followed, so that the file is edited and the link stays."""
+    real = os.path.realpath(path)
+    try:
+        with open(real, "rb") as stream:
+            content, info = stream.read(), os.fstat(stream.fileno())
+    except FileNotFoundError:
+        return FileState(real)
+    return FileState(real, content, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+
+
+def write_file(state: FileState) -> None:
+    """Make the file STATE, atomically; missing directories are made. Where rename is impossible, write in place."""
+    if state.content is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(state.path)
+        return
+    directory = os.path.dirname(state.path)
+    os.makedirs(directory, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".dualstack-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(state.content)
+            os.fchown(stream.fileno(), state.uid, state.gid)
+            os.fchmod(stream.fileno(), state.mode)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.rename(temporary, state.path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # a bind mount, such as a container's /etc/resolv.conf
+                raise
+            with open(state.path, "wb") as stream:
+                stream.write(state.content)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: str) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Snapshots:
+    """The originals of one transaction's files, in ``/var/lib/dualstack/NAME`` (mode 0700).
+
+    ``originals.json`` holds for each path the state before our first change and the digest of our last write.
+    """
+
+    def __init__(self, name: str, root: str = STORE) -> None:
+        self.path = os.path.join(root, name, "originals.json")
+
+    def load(self) -> dict[str, tuple[FileState, str]]:
+        """Return {path: (original, digest of our last write)}; empty when nothing was kept."""
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                entries = json.load(stream)
+        except FileNotFoundError:
+            return {}
+        return {entry["path"]: (_decode(entry), entry["ours"]) for entry in entries}
+
+    def keep(self, changes: list[tuple[FileState, FileState]]) -> None:
+        """Remember for each (before, after) the original, once, and what we are about to write."""
+        kept = self.load()
+        for before, after in changes:
+            original = kept[before.path][0] if before.path in kept else before
+            kept[before.path] = (original, after.digest)
+        self._save(kept)
+
+    def restore_points(self, kept: dict[str, tuple[FileState, str]]) -> None:
+        """Put back a record as it was loaded: the change that it described did not happen."""
+        if kept:
+            self._save(kept)
+        else:
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop the record: the files are as they were before us."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def _save(self, kept: dict[str, tuple[FileState, str]]) -> None:
+        for directory in (os.path.dirname(os.path.dirname(self.path)), os.path.dirname(self.path)):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        entries = [dict(_encode(original), ours=ours) for original, ours in kept.values()]
+        write_file(FileState(self.path, json.dumps(entries, indent=1).encode(), mode=0o600))
+
+
+def _encode(state: FileState) -> dict[str, object]:
+    text = None if state.content is None else base64.b64encode(state.content).decode()
+    return {"path": state.path, "content": text, "mode": state.mode, "uid": state.uid, "gid": state.gid}
+
+
+def _decode(entry: dict[str, object]) -> FileState:
+    content = entry["content"]
+    return FileState(
+        str(entry["path"]),
+        None if content is None else base64.b64decode(str(content)),
+        int(str(entry["mode"])),
+        int(str(entry["uid"])),
+        int(str(entry["gid"])),
+    )
