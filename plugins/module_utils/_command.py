@@ -46,4 +46,5 @@ def run(command: str | Sequence[str], timeout: float = 90.0) -> Outcome:
 
 def _environment() -> dict[str, str]:
     # Error texts are compared and shown: one language; daemons' tools live in sbin.
-    return {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"LC_ALL": "C.UTF-8", "PATH": path, "HOME": "/root"}
