@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Routes as values: records in, a plan and its commands out. Addresses are compared as bytes, never as spelled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ._errors import DualStackError, InputError
+from ._rtnetlink import TABLE_MAIN, UNICAST, UNREACHABLE, Change, KernelRoute
+
+KINDS = {"unicast": UNICAST, "unreachable": UNREACHABLE}
+KIND_NAMES = {UNICAST: "unicast", 6: "blackhole", UNREACHABLE: "unreachable", 8: "prohibit"}
+PROTOCOL_NAMES = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra"}
+_FIELDS = {"dest", "via", "dev", "type", "metric"}
+_HEADER = "# Written by dualstack.fleet.edge_routes; read at boot by: ip -6 -force -batch FILE\n"
+
+T = TypeVar("T")
+Key = tuple[int, bytes, int]
+"""(table, destination, prefix length): what one line of a batch file stands for."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One wanted route. ``via`` is empty for a device or unreachable route, ``dev`` where the kernel shall choose."""
+
+    dest: bytes
+    length: int
+    via: bytes = b""
+    dev: str = ""
+    type: str = "unicast"
+    metric: int = 1024
+
+    def __str__(self) -> str:
+        words = ["unreachable"] if self.type == "unreachable" else []
+        words.append(prefix_text(self.dest, self.length))
+        words += ["via", address_text(self.via)] if self.via else []
+        words += ["dev", self.dev] if self.dev else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which kernel routes are ours: one protocol number in one table."""
+
+    protocol: int = 250
+    table: int = TABLE_MAIN
+
+    def suffix(self, metric: int) -> str:
+        """Return the ip(8) words that every route of the scope ends with."""
+        return f"proto {self.protocol} metric {metric} table {self.table}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to happen: pairs of a route and the kernel route that it replaces or None; and what to delete."""
+
+    add: tuple[Route, ...] = ()
+    replace: tuple[tuple[Route, KernelRoute], ...] = ()
+    delete: tuple[KernelRoute, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    unchanged: int = 0
+    present: int = 0
+
+    @property
+    def changes_kernel(self) -> bool:
+        """Whether any message has to be sent."""
+        return bool(self.add or self.replace or self.delete)
+
+
+def address_text(value: bytes) -> str:
+    """Return the one spelling of a packed IPv6 address that iproute2 uses too."""
+    return socket.inet_ntop(socket.AF_INET6, value)
+
+
+def prefix_text(dest: bytes, length: int) -> str:
+    """Return the canonical spelling of a packed prefix; the default route by its name."""
+    return f"{address_text(dest)}/{length}" if length else "default"
+
+
+def parse_prefix(text: str) -> tuple[bytes, int]:
+    """Return (packed, length) of a prefix, or raise ValueError with the reason."""
+    if text == "default":
+        return bytes(16), 0
+    address, slash, digits = text.partition("/")
+    if not slash:
+        raise ValueError("has no prefix length: write, for example, 2001:db8::/64")
+    packed = parse_address(address)
+    if not (digits.isascii() and digits.isdigit() and int(digits) <= 128):
+        raise ValueError(f"has the prefix length {digits!r}: it must be a number from 0 to 128")
+    length = int(digits)
+    kept = int.from_bytes(packed, "big") >> (128 - length) << (128 - length)
+    network = kept.to_bytes(16, "big")
+    if network != packed:
+        raise ValueError(f"has host bits set: the network is {prefix_text(network, length)}")
+    return packed, length
+
+
+def parse_address(text: str) -> bytes:
+    """Return a bare IPv6 address packed, or raise ValueError with the reason."""
+    try:
+        return socket.inet_pton(socket.AF_INET6, text)
+    except OSError:
+        pass
+    if text.startswith("["):
+        raise ValueError("has brackets: write the bare address")
+    if text.count(".") == 3:
+        raise ValueError("is an IPv4 address: only IPv6 routes are handled here")
+    raise ValueError("is not an IPv6 address")
+
+
+def parse_json_lines(text: str, place: str) -> list[tuple[str, Mapping[str, object]]]:
+    """Return the records of a JSON-lines file, each with its place for error texts."""
+    records: list[tuple[str, Mapping[str, object]]] = []
+    problems = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            problems.append(f"{place}, line {number}: not JSON ({error}): write one object a line")
+            continue
+        if isinstance(record, dict):
+            records.append((f"{place}, line {number}", record))
+        else:
+            problems.append(
+                f'{place}, line {number}: {line.strip()} is not an object: write {{"dest": ..., "via": ...}}'
+            )
+    if problems:
+        raise InputError(problems)
+    return records
+
+
+def parse_routes(
+    records: Iterable[tuple[str, Mapping[str, object]]],
+    metric: int = 1024,
+    own: Collection[bytes] = (),
+    devices: Collection[str] | None = None,
+    deleting: bool = False,
+) -> list[Route]:
+    """Return the wanted routes, or raise InputError with every problem of every record.
+
+    OWN are this router's addresses; DEVICES its interfaces (None: not known). DELETING needs only destinations.
+    """
+    problems: list[str] = []
+    found: dict[tuple[bytes, int], tuple[Route, str]] = {}
+    for place, record in records:
+        try:
+            route = _parse_route(record, metric, deleting)
+            _check_host(route, own, devices)
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        earlier = found.setdefault((route.dest, route.length), (route, place))
+        if earlier[0] != route and not deleting:
+            problems.append(
+                f"{place}: {route} (metric {route.metric}) contradicts {earlier[0]} (metric {earlier[0].metric}) of "
+                f"{earlier[1]}: keep one route for a destination"
+            )
+    if problems:
+        raise InputError(problems)
+    return [route for route, _place in found.values()]
+
+
+def _parse_route(record: Mapping[str, object], metric: int, deleting: bool) -> Route:
+    given = {name: value for name, value in record.items() if value not in (None, "")}
+    unknown = sorted(set(given) - _FIELDS)
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(unknown)}: a route has {', '.join(sorted(_FIELDS))}")
+    if "dest" not in given:
+        raise ValueError("dest is missing: name the prefix that is routed")
+    dest, length = _labelled("dest", str(given["dest"]), parse_prefix)
+    via = _labelled("via", str(given["via"]), parse_address) if "via" in given else b""
+    kind, dev = str(given.get("type", "unicast")), str(given.get("dev", ""))
+    try:
+        number = int(str(given.get("metric", metric)))
+    except ValueError:
+        number = 0
+    if not 0 < number < 1 << 32:
+        raise ValueError(f"metric {given.get('metric', metric)!r} must be a number from 1 to 4294967295")
+    route = Route(dest, length, via, dev, kind, number)
+    if not deleting:
+        _check_shape(route)
+    return route
+
+
+def _labelled(name: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{name} {text} {error}") from None
+
+
+def _check_shape(route: Route) -> None:
+    if route.type not in KINDS:
+        raise ValueError(f"type {route.type!r} of {route} is not known: use unicast or unreachable")
+    if route.type == "unreachable" and (route.via or route.dev):
+        raise ValueError(f"{route}: an unreachable route has no via and no dev: remove them")
+    if route.type == "unicast" and not route.via and not route.dev:
+        raise ValueError(f"{route} has no next hop: give via, or dev, or type: unreachable")
+    if route.length > 64 and not (route.length == 128 and route.dev and not route.via):
+        raise ValueError(
+            f"dest {prefix_text(route.dest, route.length)} is longer than /64: route whole /64 prefixes to a next hop, "
+            "or a /128 with dev and without via"
+        )
+    if route.dest[0] == 0xFF or (route.length and _is_link_local(route.dest)):
+        raise ValueError(f"dest {prefix_text(route.dest, route.length)} is not a unicast prefix that can be routed")
+    if _is_link_local(route.via) and not route.dev:
+        raise ValueError(f"via {address_text(route.via)} is link-local: name its interface in dev")
+    if route.via and (route.via[0] == 0xFF or route.via == bytes(16)):
+        raise ValueError(f"via {address_text(route.via)} cannot be a next hop: name a unicast address")
+
+
+def _check_host(route: Route, own: Collection[bytes], devices: Collection[str] | None) -> None:
+    if route.via and route.via in own:
+        raise ValueError(
+            f"via {address_text(route.via)} of {prefix_text(route.dest, route.length)} is this router's own address: "
+            "name the machine that the prefix belongs to"
+        )
+    if devices is not None and route.dev and route.dev not in devices:
+        raise ValueError(f"dev {route.dev} of {prefix_text(route.dest, route.length)} is not an interface of this host")
+
+
+def _is_link_local(packed: bytes) -> bool:
+    return len(packed) == 16 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+
+
+@dataclass(frozen=True)
+class Supernets:
+    """The prefixes that bound a run; with none, everything is inside."""
+
+    networks: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Supernets:
+        """Return the supernets that TEXTS name, or raise InputError with every bad one."""
+        problems, networks = [], []
+        for text in texts:
+            try:
+                packed, length = parse_prefix(text)
+                networks.append((int.from_bytes(packed, "big") >> (128 - length), length))
+            except ValueError as error:
+                problems.append(f"within: {text} {error}")
+        if problems:
+            raise InputError(problems)
+        return cls(tuple(networks))
+
+    def __contains__(self, key: tuple[bytes, int]) -> bool:
+        if not self.networks:
+            return True
+        dest, length = key
+        value = int.from_bytes(dest, "big")
+        return any(length >= size and value >> (128 - size) == network for network, size in self.networks)
+
+
+def check_within(wanted: Iterable[Route], within: Supernets) -> None:
+    """Raise InputError with every wanted destination outside WITHIN."""
+    outside = [route for route in wanted if (route.dest, route.length) not in within]
+    if outside:
+        raise InputError(
+            f"{prefix_text(route.dest, route.length)} is outside within: correct the route, or add its supernet"
+            for route in outside
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The routes of ``ip -batch`` files: ours by key, and those that other names hold."""
+
+    lines: Mapping[Key, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, place: str) -> Batch:
+        """Return the routes of a batch file; a line of another form is an error, as it would be lost."""
+        lines: dict[Key, str] = {}
+        problems = []
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            try:
+                lines[_key_of(words)] = " ".join(words)
+            except (ValueError, IndexError):
+                problems.append(f"{place}, line {number}: {line.strip()!r} is not of our form: move it to another file")
+        if problems:
+            raise InputError(problems)
+        return cls(lines)
+
+    def render(self) -> str:
+        """Return the file's text, sorted by table and destination; empty when it holds no route."""
+        if not self.lines:
+            return ""
+        return _HEADER + "".join(f"{self.lines[key]}\n" for key in sorted(self.lines))
+
+
+def _key_of(words: Sequence[str]) -> Key:
+    if words[0] != "route" or words[1] != "replace":
+        raise ValueError(words[0])
+    dest, length = parse_prefix(words[3] if words[2] in KINDS else words[2])
+    return int(words[words.index("table") + 1]), dest, length
+
+
+def batch_line(route: Route, scope: Scope) -> str:
+    """Return the line of ``ip -6 -batch`` that makes ROUTE."""
+    return f"route replace {route} {scope.suffix(route.metric)}"
+
+
+def plan_merge(
+    wanted: Sequence[Route],
+    present: Iterable[KernelRoute],
+    scope: Scope,
+    *,
+    indexes: Mapping[str, int],
+    others: Mapping[Key, tuple[str, str]],
+    within: Supernets | None = None,
+) -> Plan:
+    """Return what makes WANTED true; with WITHIN, also what makes it the whole truth inside (state overridden).
+
+    OTHERS are the routes that other names persist, as {key: (file, line)}: they are never changed here.
+    """
+    by_dest: dict[tuple[bytes, int], list[KernelRoute]] = {(route.dest, route.length): [] for route in wanted}
+    extra: list[KernelRoute] = []
+    owned = 0
+    for here in present:
+        key = (here.dest, here.length)
+        ours = here.protocol == scope.protocol and (within is None or key in within)
+        owned += ours
+        if key in by_dest:
+            by_dest[key].append(here)
+        elif ours and within is not None and (scope.table, *key) not in others:
+            extra.append(here)
+    add, replace, conflicts, unchanged = [], [], [], 0
+    for route in wanted:
+        there = by_dest[route.dest, route.length]
+        conflict = _conflict(route, there, scope, others, within is not None)
+        if conflict:
+            conflicts.append(conflict)
+            continue
+        same = [here for here in there if here.metric == route.metric]
+        extra += [here for here in there if here.metric != route.metric]
+        if not same:
+            add.append(route)
+        elif _equal(route, same[0], indexes):
+            unchanged += 1
+        else:
+            replace.append((route, same[0]))
+    return Plan(tuple(add), tuple(replace), tuple(extra), tuple(conflicts), unchanged, owned)
+
+
+def _conflict(
+    route: Route, there: Sequence[KernelRoute], scope: Scope, others: Mapping[Key, tuple[str, str]], exact: bool
+) -> str:
+    name = prefix_text(route.dest, route.length)
+    for here in there:
+        if here.protocol != scope.protocol:
+            protocol = PROTOCOL_NAMES.get(here.protocol, str(here.protocol))
+            return (
+                f"{name} has a route of protocol {protocol} (metric {here.metric}): remove that route, or this record"
+            )
+        if len(here.gateways) > 1:
+            return f"{name} has a multipath route: remove it (ip -6 route del {name}), or this record"
+        if here.metric != route.metric and not exact:
+            return f"{name} has metric {here.metric}, not {route.metric}: delete that route first, or give its metric"
+    if sum(here.metric == route.metric for here in there) > 1:
+        return f"{name} has several routes of metric {route.metric}: delete them first"
+    file, line = others.get((scope.table, route.dest, route.length), ("", ""))
+    if line and line != batch_line(route, scope):
+        return f"{name} is held by {file} ({line}): change it under that name, or delete it there first"
+    return ""
+
+
+def _equal(route: Route, here: KernelRoute, indexes: Mapping[str, int]) -> bool:
+    if KINDS[route.type] != here.kind:
+        return False
+    if route.type == "unreachable":
+        return True
+    gateway, index = here.gateways[0]
+    return gateway == route.via and (not route.dev or indexes.get(route.dev) == index)
+
+
+def plan_delete(
+    wanted: Sequence[Route] | None,
+    present: Iterable[KernelRoute],
+    scope: Scope,
+    others: Mapping[Key, tuple[str, str]],
+    within: Supernets,
+) -> Plan:
+    """Return what removes our routes to WANTED's destinations; None: all of ours WITHIN that no other name persists."""
+    ours = [here for here in present if here.protocol == scope.protocol and (here.dest, here.length) in within]
+    if wanted is None:
+        delete = [here for here in ours if (scope.table, here.dest, here.length) not in others]
+        return Plan(delete=tuple(delete), present=len(ours))
+    keys = {(route.dest, route.length) for route in wanted}
+    held = [(key, others.get((scope.table, key[0], key[1]))) for key in sorted(keys)]
+    conflicts = [
+        f"{prefix_text(*key)} is held by {other[0]}: delete it under that name" for key, other in held if other
+    ]
+    delete = [here for here in ours if (here.dest, here.length) in keys]
+    return Plan(delete=tuple(delete), conflicts=tuple(conflicts), present=len(ours))
+
+
+def check_deletions(plan: Plan, limit: str) -> None:
+    """Raise when PLAN deletes more than LIMIT: a count, or a percentage (rounded up) of our routes in scope."""
+    text = limit.strip()
+    digits = text.rstrip("%")
+    if not (digits.isascii() and digits.isdigit()) or len(text) - len(digits) > 1:
+        raise InputError([f"max_delete {limit!r} is neither a count nor a percentage: write, for example, 20 or 10%"])
+    allowed = math.ceil(plan.present * int(digits) / 100) if text.endswith("%") else int(digits)
+    if len(plan.delete) > allowed:
+        raise DualStackError(
+            f"{len(plan.delete)} of {plan.present} routes would be deleted, max_delete {text} allows {allowed}: "
+            "check the wanted routes, or raise max_delete",
+            would_delete=[prefix_text(here.dest, here.length) for here in plan.delete],
+        )
+
+
+def kernel_changes(plan: Plan, scope: Scope, indexes: Mapping[str, int]) -> tuple[list[Change], list[Change]]:
+    """Return the messages that carry PLAN out: what is new, then what goes."""
+    new = [_wanted_change("add", route, scope, indexes) for route in plan.add]
+    old = [present_change("delete", here, hop) for here in plan.delete for hop in here.gateways]
+    for route, here in plan.replace:
+        new.append(_wanted_change("replace", route, scope, indexes))
+        if _stays_beside(KINDS[route.type], here.kind):
+            old.append(present_change("delete", here))
+    return new, old
+
+
+def inverse(changes: Sequence[Change], plan: Plan) -> list[Change]:
+    """Return the messages that undo CHANGES, the accepted part of PLAN."""
+    before = {(here.dest, here.length, here.metric): here for _route, here in plan.replace}
+    undo = []
+    for change in reversed(changes):
+        if change.action == "add":
+            undo.append(dataclasses.replace(change, action="delete"))
+        elif change.action == "delete":
+            undo.append(dataclasses.replace(change, action="replace"))
+        else:
+            old = before[change.dest, change.length, change.metric]
+            undo.append(present_change("replace", old))
+            if old.kind != change.kind:
+                undo.append(dataclasses.replace(change, action="delete"))
+    return undo
+
+
+def _stays_beside(new: int, old: int) -> bool:
+    # The kernel puts a reject route beside a unicast one of the same metric instead of replacing it.
+    return new != UNICAST and old == UNICAST
+
+
+def _wanted_change(action: str, route: Route, scope: Scope, indexes: Mapping[str, int]) -> Change:
+    index = indexes.get(route.dev, 0) if route.dev else 0
+    return Change(
+        action,
+        route.dest,
+        route.length,
+        KINDS[route.type],
+        scope.protocol,
+        route.metric,
+        route.via,
+        index,
+        scope.table,
+    )
+
+
+def present_change(action: str, here: KernelRoute, hop: tuple[bytes, int] | None = None) -> Change:
+    """Return ACTION on a route as the kernel reported it."""
+    gateway, index = hop or here.gateways[0]
+    return Change(action, here.dest, here.length, here.kind, here.protocol, here.metric, gateway, index, here.table)
+
+
+def records(here: KernelRoute, names: Mapping[int, str]) -> list[dict[str, object]]:
+    """Return a kernel route as records that the module accepts: one for each next hop."""
+    found = []
+    for gateway, index in here.gateways:
+        record: dict[str, object] = {"dest": prefix_text(here.dest, here.length)}
+        if here.kind == UNICAST:
+            record.update({"via": address_text(gateway)} if gateway else {})
+            record.update({"dev": names[index]} if index in names else {})
+        record["type"] = KIND_NAMES.get(here.kind, str(here.kind))
+        record["metric"] = here.metric
+        found.append(record)
+    return found
+
+
+def present_text(here: KernelRoute, names: Mapping[int, str]) -> str:
+    """Return the ip(8) words of a route as the kernel reported it, with its protocol, metric and table."""
+    words = []
+    for gateway, index in here.gateways:
+        if here.kind == UNICAST:
+            words += ["via", address_text(gateway)] if gateway else []
+            words += ["dev", names.get(index, str(index))] if index else []
+    kind = "" if here.kind == UNICAST else KIND_NAMES.get(here.kind, str(here.kind)) + " "
+    hops = "".join(f" {word}" for word in words)
+    return f"{kind}{prefix_text(here.dest, here.length)}{hops} {Scope(here.protocol, here.table).suffix(here.metric)}"
+
+
+def commands(plan: Plan, scope: Scope, names: Mapping[int, str]) -> list[str]:
+    """Return PLAN in ip(8)'s words, in the order in which it is carried out."""
+    lines = [f"ip -6 route add {route} {scope.suffix(route.metric)}" for route in plan.add]
+    lines += [f"ip -6 route replace {route} {scope.suffix(route.metric)}" for route, _here in plan.replace]
+    return lines + [f"ip -6 route del {present_text(here, names)}" for here in plan.delete]

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel's routes and addresses over rtnetlink(7), by the standard library's socket alone.
+
+Numbers, never names: what iproute2 prints for a protocol depends on files that other packages install.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+UNICAST, UNREACHABLE = 1, 7
+TABLE_MAIN = 254
+PROTOCOL_KERNEL = 2
+
+REQUEST, DUMP = 0x1, 0x300
+CREATE, EXCLUSIVE, REPLACE = 0x400, 0x200, 0x100
+
+IFA_FLAGS = {
+    "temporary": 0x01,
+    "nodad": 0x02,
+    "dadfailed": 0x08,
+    "deprecated": 0x20,
+    "tentative": 0x40,
+    "permanent": 0x80,
+    "noprefixroute": 0x200,
+}
+
+_SOL_NETLINK, _EXT_ACK, _STRICT = 270, 11, 12
+_SO_RCVBUFFORCE = 33
+_ERROR, _DONE = 2, 3
+_CAPPED, _HAS_TLVS = 0x100, 0x200
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_NH_ID = 1, 4, 5, 6, 9, 15, 30
+_CLONED = 0x200
+_PER_SEND = 512
+
+_HEADER = struct.Struct("=IHHII")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_ADDRESS = struct.Struct("=BBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_LENGTHS: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
+
+
+@dataclass(frozen=True)
+class KernelRoute:
+    """One route as the kernel reports it; ``gateways`` has more than one entry for a multipath route."""
+
+    dest: bytes
+    length: int
+    kind: int
+    protocol: int
+    metric: int
+    gateways: tuple[tuple[bytes, int], ...]
+    table: int = TABLE_MAIN
+
+
+@dataclass(frozen=True)
+class KernelAddress:
+    """One address of an interface, with the names of its flags."""
+
+    index: int
+    address: bytes
+    length: int
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One message to the kernel about one route; with ``index`` 0 the kernel chooses the interface."""
+
+    action: str
+    dest: bytes
+    length: int
+    kind: int
+    protocol: int
+    metric: int
+    gateway: bytes = b""
+    index: int = 0
+    table: int = TABLE_MAIN
+
+
+_ACTIONS = {
+    "add": (RTM_NEWROUTE, REQUEST | CREATE | EXCLUSIVE),
+    "replace": (RTM_NEWROUTE, REQUEST | CREATE | REPLACE),
+    "delete": (RTM_DELROUTE, REQUEST),
+}
+
+
+def encode(change: Change, sequence: int) -> bytes:
+    """Return CHANGE as one netlink message."""
+    message, flags = _ACTIONS[change.action]
+    unreachable = change.kind == UNREACHABLE
+    # A deletion names no scope; IPv6 ignores it.
+    head = _ROUTE.pack(
+        socket.AF_INET6,
+        change.length,
+        0,
+        0,
+        change.table if change.table < 256 else 0,
+        change.protocol,
+        0,
+        change.kind,
+        0,
+    )
+    parts = [head, _ATTRIBUTE.pack(20, _RTA_DST), change.dest, struct.pack("=HHI", 8, _RTA_PRIORITY, change.metric)]
+    if change.gateway and not unreachable:
+        parts += [_ATTRIBUTE.pack(20, _RTA_GATEWAY), change.gateway]
+    if change.index and not unreachable:
+        parts.append(struct.pack("=HHI", 8, _RTA_OIF, change.index))
+    if change.table > 255:
+        parts.append(struct.pack("=HHI", 8, _RTA_TABLE, change.table))
+    body = b"".join(parts)
+    return _HEADER.pack(_HEADER.size + len(body), message, flags, sequence, 0) + body
+
+
+def apply(changes: Iterable[Change]) -> list[tuple[int, str]]:
+    """Send CHANGES and return (position, kernel's words) of each that was refused."""
+    wanted = list(changes)
+    refused: list[tuple[int, str]] = []
+    with _open() as link:
+        for start in range(0, len(wanted), _PER_SEND):
+            batch = wanted[start : start + _PER_SEND]
+            link.send(b"".join(encode(change, start + i + 1) for i, change in enumerate(batch)))
+            # The kernel works on the messages before send() returns; without acknowledgements only errors come back.
+            refused += [(sequence - 1, words) for sequence, words in _errors(link)]
+    return refused
+
+
+def routes(family: int = socket.AF_INET6, table: int | None = TABLE_MAIN) -> Iterator[KernelRoute]:
+    """Yield every route of FAMILY in TABLE (None: in all tables), whatever protocol made it."""
+    size = _LENGTHS[family]
+    request = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    for message, body in _dump(RTM_GETROUTE, request):
+        if message != RTM_NEWROUTE:
+            continue
+        _, length, _, _, small_table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
+        if flags & _CLONED:
+            continue
+        found = attributes(body[_ROUTE.size :])
+        number = _number(found.get(_RTA_TABLE)) or small_table
+        if table is not None and number != table:
+            continue
+        yield KernelRoute(
+            found.get(_RTA_DST, b"").ljust(size, b"\0"),
+            length,
+            kind,
+            protocol,
+            _number(found.get(_RTA_PRIORITY)),
+            tuple(_next_hops(found)),
+            number,
+        )
+
+
+def addresses(family: int = socket.AF_INET6) -> list[KernelAddress]:
+    """Return every address of FAMILY on the host."""
+    result = []
+    for message, body in _dump(RTM_GETADDR, _ADDRESS.pack(family, 0, 0, 0, 0)):
+        if message != RTM_NEWADDR:
+            continue
+        _, length, low_flags, _, index = _ADDRESS.unpack_from(body)
+        found = attributes(body[_ADDRESS.size :])
+        # IFA_LOCAL (2) is the own end of a point-to-point link, IFA_ADDRESS (1) the other; IFA_FLAGS (8) the wide form.
+        value = found.get(2) or found.get(1, b"")
+        flags = _number(found.get(8)) or low_flags
+        result.append(KernelAddress(index, value, length, frozenset(n for n, bit in IFA_FLAGS.items() if flags & bit)))
+    return result
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Return the attributes of a message by type."""
+    found, offset, end = {}, 0, len(data)
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def _next_hops(found: Mapping[int, bytes]) -> Iterator[tuple[bytes, int]]:
+    multipath = found.get(_RTA_MULTIPATH)
+    if multipath is None:
+        yield found.get(_RTA_GATEWAY, b""), _number(found.get(_RTA_OIF))
+        return
+    offset = 0
+    while offset + 8 <= len(multipath):
+        length, _, _, index = struct.unpack_from("=HBBi", multipath, offset)
+        if length < 8:
+            break
+        yield attributes(multipath[offset + 8 : offset + length]).get(_RTA_GATEWAY, b""), index
+        offset += (length + 3) & ~3
+
+
+def _number(data: bytes | None) -> int:
+    return int(struct.unpack("=I", data)[0]) if data else 0
+
+
+def _open() -> socket.socket:
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    link.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+    link.setsockopt(_SOL_NETLINK, _STRICT, 1)
+    try:
+        # A batch of refusals must fit, or the kernel drops some and says ENOBUFS.
+        link.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
+    except PermissionError:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    link.bind((0, 0))
+    return link
+
+
+def _dump(message: int, request: bytes) -> Iterator[tuple[int, bytes]]:
+    with _open() as link:
+        link.send(_HEADER.pack(_HEADER.size + len(request), message, REQUEST | DUMP, 1, 0) + request)
+        while True:
+            data, offset = link.recv(1 << 18), 0
+            while offset < len(data):
+                length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
+                body = data[offset + _HEADER.size : offset + length]
+                if kind == _DONE:
+                    return
+                if kind == _ERROR:
+                    raise OSError(_refusal(body, flags))
+                yield kind, body
+                offset += (length + 3) & ~3
+
+
+def _errors(link: socket.socket) -> Iterator[tuple[int, str]]:
+    link.setblocking(False)
+    try:
+        while True:
+            try:
+                data, offset = link.recv(1 << 18), 0
+            except BlockingIOError:
+                return
+            while offset < len(data):
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+                if kind == _ERROR:
+                    yield sequence, _refusal(data[offset + _HEADER.size : offset + length], flags)
+                offset += (length + 3) & ~3
+    finally:
+        link.setblocking(True)
+
+
+def _refusal(body: bytes, flags: int) -> str:
+    """Return the text of an error message: the errno's, with the kernel's own sentence where it sent one."""
+    number = -struct.unpack_from("=i", body)[0]
+    text = os.strerror(number)
+    if not flags & _HAS_TLVS:
+        return text
+    echoed = _HEADER.size if flags & _CAPPED else _HEADER.unpack_from(body, 4)[0]
+    words = attributes(body[4 + ((echoed + 3) & ~3) :]).get(1, b"")
+    return f"{text}: {words.rstrip(bytes(1)).decode('ascii', 'replace')}" if words else text

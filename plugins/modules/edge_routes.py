@@ -1,0 +1,229 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible's side of the route table of an edge router."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: edge_routes
+short_description: Keep the routes of an edge router to its machines' delegated prefixes
+version_added: 0.1.0
+author: The dualstack.fleet developers (@dualstack)
+description:
+  - Adds, changes and removes IPv6 routes in the kernel of this host in bulk, over rtnetlink(7), and keeps the file that
+    restores them at boot in step.
+  - Only routes of one protocol number are ever changed or removed. A route of another protocol to a wanted destination,
+    a multipath route, and a route that another O(name) persists are conflicts. They fail the task, all of them
+    at once, and nothing is changed.
+  - All or nothing. When the kernel refuses a route, what this run did is taken back, and every refusal is reported in
+    the kernel's words.
+  - New routes are made before old ones are removed. Addresses are compared as numbers, so spelling changes nothing.
+attributes:
+  check_mode:
+    description: Reports what would change, after the same checks, and changes nothing.
+    support: full
+  diff_mode:
+    description: Returns the lines that differ, of the kernel's table and of the file.
+    support: full
+options:
+  config:
+    description: The routes. With O(state=deleted) only V(dest) counts.
+    type: list
+    elements: dict
+    suboptions:
+      dest:
+        description: The destination, a prefix without host bits of at most 64 bits; or a /128 with O(config[].dev).
+        type: str
+        required: true
+      via:
+        description: The next hop. A link-local one (RFC 4291 section 2.5.6) needs O(config[].dev).
+        type: str
+      dev:
+        description: The interface. Without it the kernel chooses by O(config[].via).
+        type: str
+      type:
+        description: V(unreachable) answers with an ICMPv6 error (RFC 4443 section 3.1) and stops routing loops.
+        type: str
+        choices: [unicast, unreachable]
+        default: unicast
+      metric:
+        description: The metric of this route, where it differs from O(metric).
+        type: int
+  src:
+    description: A file on this host with one JSON object a line, each with the keys of O(config). For large tables.
+    type: path
+  state:
+    description:
+      - V(merged) adds and changes the given routes.
+      - V(overridden) also removes our other routes inside O(within), unless another O(name) persists them.
+      - V(deleted) removes our routes to the given destinations; without any given, all of ours inside O(within).
+      - V(gathered) returns our routes, V(rendered) the lines of the file, without a look at the kernel.
+    type: str
+    choices: [merged, overridden, deleted, gathered, rendered]
+    default: merged
+  within:
+    description: The prefixes that bound the run. Required with O(state=overridden).
+    type: list
+    elements: str
+    default: []
+  max_delete:
+    description:
+      - How many routes V(overridden), and V(deleted) without a list, may remove. A count, or a percentage of our routes
+        in the bounds, rounded up.
+    type: str
+    default: 10%
+  protocol:
+    description: The routing protocol number that marks our routes (rtm_protocol of rtnetlink(7)).
+    type: int
+    default: 250
+  table:
+    description: The number of the routing table; V(254) is main.
+    type: int
+    default: 254
+  metric:
+    description: The metric of routes that name none.
+    type: int
+    default: 1024
+  persist:
+    description: Whether to keep F(/etc/dualstack/routes.d/NAME.batch), which the role edge_router restores at boot.
+    type: bool
+    default: true
+  name:
+    description: The name of the set of routes, and of its file.
+    type: str
+    default: fleet
+  return_routes:
+    description: What RV(before) and RV(after) hold besides the count. V(counts) shortens RV(commands) to 100 lines.
+    type: str
+    choices: [counts, changed, full]
+    default: counts
+seealso:
+  - name: ip-route(8)
+    description: The words of RV(commands) and of the file.
+    link: https://manpages.debian.org/trixie/iproute2/ip-route.8.en.html
+"""
+
+EXAMPLES = r"""
+- name: Route one /64 to each client machine, and stop loops for the rest of the pool
+  dualstack.fleet.edge_routes:
+    config:
+      - dest: 2001:db8:200:1011::/64
+        via: 2001:db8:100:1::c:11
+        dev: eth0
+      - dest: 2001:db8:200::/48
+        type: unreachable
+        metric: 4096
+
+- name: Make the routes of the pool exactly these
+  dualstack.fleet.edge_routes:
+    src: /var/lib/dualstack/routes.jsonl
+    state: overridden
+    within: ["2001:db8:200::/48"]
+    max_delete: 20
+
+- name: See the routes that we made
+  dualstack.fleet.edge_routes:
+    state: gathered
+"""
+
+RETURN = r"""
+before:
+  description: Our routes before the run, C(count) and by O(return_routes) C(routes).
+  returned: O(state) is V(merged), V(overridden) or V(deleted)
+  type: dict
+  sample: {count: 2}
+after:
+  description: Our routes after the run, computed from RV(before) and RV(commands); the same in check mode.
+  returned: as RV(before)
+  type: dict
+  sample: {count: 3}
+commands:
+  description: What the run did, in ip(8)'s words.
+  returned: as RV(before)
+  type: list
+  elements: str
+  sample: ["ip -6 route add 2001:db8:200:1011::/64 via 2001:db8:100:1::c:11 proto 250 metric 1024 table 254"]
+stats:
+  description: Counts. C(present) are our routes before the run (inside O(within), where it bounds the run).
+  returned: as RV(before), and with conflicts
+  type: dict
+  sample: {wanted: 3, present: 2, added: 1, replaced: 0, deleted: 0, unchanged: 2, conflicts: 0}
+conflicts:
+  description: Wanted destinations whose routes are not ours to change.
+  returned: failed by a conflict
+  type: list
+  elements: str
+failed_routes:
+  description: Routes that the kernel refused, with C(route), C(action) and C(reason).
+  returned: refused by the kernel
+  type: list
+  elements: dict
+gathered:
+  description: Our routes, in the form of O(config).
+  returned: O(state=gathered)
+  type: list
+  elements: dict
+  sample: [{dest: "2001:db8:200::/48", type: unreachable, metric: 4096}]
+rendered:
+  description: The lines for C(ip -6 -batch).
+  returned: O(state=rendered)
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._edge import Request, run
+from ..module_utils._errors import DualStackError
+from ..module_utils._routes import Scope
+
+ROUTE = {
+    "dest": {"type": "str", "required": True},
+    "via": {"type": "str"},
+    "dev": {"type": "str"},
+    "type": {"type": "str", "choices": ["unicast", "unreachable"], "default": "unicast"},
+    "metric": {"type": "int"},
+}
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "config": {"type": "list", "elements": "dict", "options": ROUTE},
+            "src": {"type": "path"},
+            "state": {
+                "type": "str",
+                "choices": ["merged", "overridden", "deleted", "gathered", "rendered"],
+                "default": "merged",
+            },
+            "within": {"type": "list", "elements": "str", "default": []},
+            "max_delete": {"type": "str", "default": "10%"},
+            "protocol": {"type": "int", "default": 250},
+            "table": {"type": "int", "default": 254},
+            "metric": {"type": "int", "default": 1024},
+            "persist": {"type": "bool", "default": True},
+            "name": {"type": "str", "default": "fleet"},
+            "return_routes": {"type": "str", "choices": ["counts", "changed", "full"], "default": "counts"},
+        },
+        mutually_exclusive=[("config", "src")],
+        required_if=[
+            ("state", "merged", ["config", "src"], True),
+            ("state", "overridden", ["config", "src"], True),
+            ("state", "overridden", ["within"]),
+            ("state", "rendered", ["config", "src"], True),
+        ],
+        supports_check_mode=True,
+    )
+    options = dict(module.params)
+    scope = Scope(options.pop("protocol"), options.pop("table"))
+    try:
+        result = run(Request(scope=scope, **{**options, "src": options["src"] or ""}), module.check_mode)
+    except DualStackError as error:
+        module.fail_json(msg=str(error), **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Routes as values: what is accepted, what is refused, what would be done."""
+
+import ipaddress
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from module_utils._errors import DualStackError, InputError
+from module_utils._routes import (
+    Batch,
+    Plan,
+    Scope,
+    Supernets,
+    batch_line,
+    check_deletions,
+    check_within,
+    commands,
+    inverse,
+    kernel_changes,
+    parse_json_lines,
+    parse_prefix,
+    parse_routes,
+    plan_delete,
+    plan_merge,
+    prefix_text,
+)
+from module_utils._rtnetlink import UNICAST, UNREACHABLE, KernelRoute
+
+SCOPE = Scope()
+INDEXES = {"lo": 1, "eth0": 2}
+NAMES = {1: "lo", 2: "eth0"}
+
+
+def packed(text):
+    return socket.inet_pton(socket.AF_INET6, text)
+
+
+def wanted(*records, **options):
+    return parse_routes([(f"config[{i}]", record) for i, record in enumerate(records)], **options)
+
+
+def kernel(dest, via="", *, protocol=250, metric=1024, kind=UNICAST, more=()):
+    value, length = parse_prefix(dest)
+    hops = tuple((packed(hop) if hop else b"", 2) for hop in (via, *more))
+    return KernelRoute(value, length, kind, protocol, metric, hops)
+
+
+def merge(want, have, others=None, within=None):
+    return plan_merge(want, have, SCOPE, indexes=INDEXES, others=others or {}, within=within)
+
+
+CLIENT = {"dest": "2001:db8:200:11::/64", "via": "2001:db8:100:1::c:11"}
+HAVE = kernel("2001:db8:200:11::/64", "2001:db8:100:1::c:11")
+
+
+@pytest.mark.parametrize(
+    ("record", "word"),
+    [
+        ({"dest": "2001:db8:200:11::1/64", "via": "2001:db8::1"}, "2001:db8:200:11::/64"),
+        ({"dest": "2001:db8:200:11::/80", "via": "2001:db8::1"}, "longer than /64"),
+        ({"dest": "2001:db8:200:11::1/128", "via": "2001:db8::1", "dev": "eth0"}, "longer than /64"),
+        ({"dest": "2001:db8:200:11::/64", "via": "fe80::1"}, "link-local"),
+        ({"dest": "2001:db8:200:11::/64"}, "no next hop"),
+        ({"dest": "2001:db8:200:11::/64", "via": "192.0.2.1"}, "IPv4"),
+        ({"dest": "2001:db8:200:11::/64", "via": "[2001:db8::1]"}, "brackets"),
+        ({"dest": "2001:db8:200:11::/64", "via": "2001:db8::7"}, "own address"),
+        ({"dest": "2001:db8:200:11::/64", "dev": "eth9"}, "eth9"),
+        ({"dest": "2001:db8:200:11::/64", "via": "2001:db8::1", "type": "unreachable"}, "remove"),
+        ({"dest": "2001:db8:200:11::/64", "type": "blackhole"}, "blackhole"),
+        ({"dest": "2001:db8:200:11::", "via": "2001:db8::1"}, "prefix length"),
+        ({"dest": "2001:db8:200:11::/129", "via": "2001:db8::1"}, "129"),
+        ({"dest": "ff02::/16", "via": "2001:db8::1"}, "unicast"),
+        ({"dest": "fe80::/64", "dev": "eth0"}, "unicast"),
+        ({"dest": "2001:db8:200:11::/64", "via": "2001:db8::1", "metric": "low"}, "low"),
+        ({"dest": "2001:db8:200:11::/64", "via": "2001:db8::1", "gateway": "x"}, "gateway"),
+        ({"via": "2001:db8::1"}, "dest is missing"),
+    ],
+)
+def test_a_bad_route_is_refused_with_its_place_and_reason(record, word):
+    with pytest.raises(InputError) as caught:
+        wanted(CLIENT, record, own={packed("2001:db8::7")}, devices={"eth0"})
+    (problem,) = caught.value.problems
+    assert problem.startswith("config[1]: ")
+    assert word in problem
+
+
+def test_all_bad_routes_are_reported_at_once():
+    with pytest.raises(InputError) as caught:
+        wanted({"dest": "x/64", "via": "2001:db8::1"}, CLIENT, {**CLIENT, "via": "2001:db8::2"}, {"dest": "::/0"})
+    assert len(caught.value.problems) == 3
+    assert "config[1]" in caught.value.problems[1]
+
+
+def test_the_same_route_twice_is_one_route():
+    assert len(wanted(CLIENT, {**CLIENT, "dest": "2001:DB8:0200:0011:0::/64"})) == 1
+
+
+@given(st.integers(0, 2**128 - 1), st.integers(0, 128))
+def test_a_prefix_is_read_as_the_standard_library_reads_it(value, length):
+    network = ipaddress.IPv6Network((value, length), strict=False)
+    for spelling in (str(network), network.exploded, str(network).upper()):
+        assert parse_prefix(spelling) == (network.network_address.packed, length)
+    packed_network = (network.network_address.packed, length)
+    assert parse_prefix(prefix_text(*packed_network)) == packed_network
+
+
+def test_json_lines_are_read_with_their_places():
+    assert parse_json_lines('{"dest": "::/0"}\n\n{"dest": "x"}\n', "f")[1] == ("f, line 3", {"dest": "x"})
+    with pytest.raises(InputError) as caught:
+        parse_json_lines("[1]\n{\n", "f")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["f, line 1", "f, line 2"]
+
+
+def test_an_equal_route_in_any_spelling_is_unchanged():
+    spelled = {"dest": "2001:0DB8:0200:0011::/64", "via": "2001:db8:100:1:0:0:000C:11", "dev": "eth0"}
+    plan = merge(wanted(spelled), [HAVE])
+    assert not plan.changes_kernel
+    assert plan.unchanged == 1
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {**CLIENT, "via": "2001:db8:100:1::c:12"},
+        {**CLIENT, "dev": "lo"},
+        {"dest": CLIENT["dest"], "type": "unreachable"},
+        {"dest": CLIENT["dest"], "dev": "eth0"},
+    ],
+)
+def test_a_different_next_hop_replaces_our_route(record):
+    plan = merge(wanted(record), [HAVE])
+    assert [here for _route, here in plan.replace] == [HAVE]
+    assert not plan.add
+
+
+@pytest.mark.parametrize(
+    ("have", "word"),
+    [
+        (kernel(CLIENT["dest"], CLIENT["via"], protocol=4), "static"),
+        (kernel(CLIENT["dest"], CLIENT["via"], protocol=4, metric=10), "metric 10"),
+        (kernel(CLIENT["dest"], CLIENT["via"], more=["2001:db8::9"]), "multipath"),
+        (kernel(CLIENT["dest"], CLIENT["via"], metric=10), "metric 10"),
+    ],
+)
+def test_a_route_that_is_not_ours_to_change_is_a_conflict(have, word):
+    plan = merge(wanted(CLIENT), [have])
+    assert word in plan.conflicts[0]
+    assert not plan.changes_kernel
+
+
+def test_overridden_removes_only_our_other_routes_inside():
+    stale = kernel("2001:db8:200:99::/64", "2001:db8::1")
+    outside = kernel("2001:db8:300::/64", "2001:db8::1")
+    foreign = kernel("2001:db8:200:98::/64", "2001:db8::1", protocol=4)
+    aggregate = kernel("2001:db8:200::/48", kind=UNREACHABLE, metric=4096)
+    others = {(254, *parse_prefix("2001:db8:200::/48")): ("other.batch", "line")}
+    within = Supernets.parse(["2001:db8:200::/48"])
+    plan = merge(wanted(CLIENT), [HAVE, stale, outside, foreign, aggregate], others, within)
+    assert plan.delete == (stale,)
+    assert plan.present == 3
+
+
+def test_overridden_moves_our_route_to_the_wanted_metric():
+    within = Supernets.parse(["2001:db8:200::/48"])
+    old = kernel(CLIENT["dest"], CLIENT["via"], metric=10)
+    plan = merge(wanted(CLIENT), [old], within=within)
+    assert (len(plan.add), plan.delete, plan.conflicts) == (1, (old,), ())
+
+
+def test_routes_outside_the_bounds_are_refused():
+    within = Supernets.parse(["2001:db8:300::/48", "2001:db8:400::/48"])
+    with pytest.raises(InputError, match="outside within"):
+        check_within(wanted(CLIENT), within)
+    with pytest.raises(InputError) as caught:
+        Supernets.parse(["2001:db8::1/48", "x"])
+    assert len(caught.value.problems) == 2
+
+
+def test_a_route_that_another_name_holds_is_a_conflict():
+    key = (254, *parse_prefix(CLIENT["dest"]))
+    (route,) = wanted(CLIENT)
+    assert "b.batch" in merge([route], [], {key: ("b.batch", "route replace x")}).conflicts[0]
+    assert not merge([route], [], {key: ("b.batch", batch_line(route, SCOPE))}).conflicts
+    plan = plan_delete([route], [HAVE], SCOPE, {key: ("b.batch", "x")}, Supernets())
+    assert "b.batch" in plan.conflicts[0]
+
+
+def test_deleted_takes_our_routes_whatever_their_next_hop():
+    foreign = kernel("2001:db8:200:12::/64", "2001:db8::1", protocol=4)
+    want = wanted({"dest": CLIENT["dest"]}, {"dest": "2001:db8:200:12::/64"}, deleting=True)
+    assert plan_delete(want, [HAVE, foreign], SCOPE, {}, Supernets()).delete == (HAVE,)
+    assert plan_delete(None, [HAVE, foreign], SCOPE, {}, Supernets()).delete == (HAVE,)
+    assert not plan_delete(None, [HAVE], SCOPE, {}, Supernets.parse(["2001:db8:300::/48"])).delete
+
+
+@pytest.mark.parametrize(
+    ("limit", "deletes", "present", "good"),
+    [("10%", 1, 3, True), ("10%", 2, 3, False), ("0", 1, 9, False), ("2", 2, 2, True), ("100%", 7, 7, True)],
+)
+def test_too_many_deletions_stop_the_run(limit, deletes, present, good):
+    plan = Plan(delete=(HAVE,) * deletes, present=present)
+    if good:
+        check_deletions(plan, limit)
+    else:
+        with pytest.raises(DualStackError, match="max_delete"):
+            check_deletions(plan, limit)
+
+
+@pytest.mark.parametrize("limit", ["", "%", "ten", "-1", "10%%", "1.5"])
+def test_a_limit_that_is_no_number_is_refused(limit):
+    with pytest.raises(InputError, match="max_delete"):
+        check_deletions(Plan(), limit)
+
+
+def test_new_routes_come_before_removals_and_the_inverse_goes_back():
+    stale = kernel("2001:db8:200:99::/64", "2001:db8::1")
+    plan = merge(wanted(CLIENT), [stale], within=Supernets.parse(["2001:db8:200::/48"]))
+    new, old = kernel_changes(plan, SCOPE, INDEXES)
+    assert [change.action for change in new + old] == ["add", "delete"]
+    assert [change.action for change in inverse(new + old, plan)] == ["replace", "delete"]
+    lines = commands(plan, SCOPE, NAMES)
+    assert lines[0] == ("ip -6 route add 2001:db8:200:11::/64 via 2001:db8:100:1::c:11 proto 250 metric 1024 table 254")
+    assert lines[1].startswith("ip -6 route del 2001:db8:200:99::/64 via 2001:db8::1 dev eth0 proto 250")
+
+
+def test_a_batch_file_survives_reading_and_writing():
+    routes = wanted(
+        CLIENT, {"dest": "default", "via": "fe80::2", "dev": "eth0"}, {"dest": "2001:db8::/32", "type": "unreachable"}
+    )
+    lines = {(254, route.dest, route.length): batch_line(route, SCOPE) for route in routes}
+    text = Batch(lines).render()
+    assert Batch.parse(text, "f").lines == lines
+    assert Batch.parse(text, "f").render() == text
+    assert Batch().render() == ""
+    with pytest.raises(InputError, match="line 2"):
+        Batch.parse("# ours\nroute flush table main\n", "f")
