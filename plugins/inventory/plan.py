@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The address plan as host variables."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: plan
+short_description: The address plan of a fleet as host variables
+version_added: 0.1.0
+author:
+  - The dualstack.fleet developers (@dualstack)
+description:
+  - Gives every host of the inventory its IPv6 addresses in the host variable C(dualstack), computed from the plan file,
+    the hosts' groups and, where a class needs it, the ledger.
+  - The result depends on nothing else. The order of hosts, C(--limit) and forks do not matter, and adding or removing a
+    host changes no other host.
+  - The file must be named C(*plan.yml) or C(*plan.yaml) and must sort behind the sources that define the hosts, because
+    Ansible reads the sources of an inventory in order.
+  - All errors of the plan, the hosts and the ledger are reported at once; then no host gets the variable. Set
+    C(any_unparsed_is_failed=true) in the section C([inventory]) of C(ansible.cfg), else Ansible shows the errors as a
+    warning and goes on without the plan.
+  - The plan never writes. A host that needs a new ledger record is an error that names the command.
+  - Also sets C(dualstack_plan) on the group C(all), a mapping of C(networks), C(pools) and C(classes) with their
+    prefixes, for access lists.
+notes:
+  - Codes beginning with E are errors, those beginning with W are warnings.
+  - Identity is the host variable C(dualstack_id) if set, else the inventory name. A host that is renamed keeps its
+    addresses when C(dualstack_id) is set to what it was called before.
+seealso:
+  - plugin: dualstack.fleet.allocate
+    plugin_type: filter
+    description: The same numbering as a filter.
+options:
+  plugin:
+    description: The name of this plugin.
+    type: str
+    required: true
+    choices: [dualstack.fleet.plan]
+  version:
+    description: Version of the plan's format.
+    type: int
+    required: true
+    choices: [1]
+  production:
+    description:
+      - Whether addresses of this plan carry traffic. A documentation prefix is then an error (RFC 9637 section 4).
+    type: bool
+    default: false
+  aggregate:
+    description: The prefixes that the site was given. When set, every network and pool must lie in one of them.
+    type: list
+    elements: str
+    default: []
+  ledger:
+    description:
+      - File of the ledger, relative to the plan file. Classes and vhosts of kind C(auto) need it.
+      - Beside the plan Ansible would read it as an inventory source; set C(ignore_patterns=\\.jsonl$) in the section
+        C([inventory]) of C(ansible.cfg).
+    type: str
+    default: addresses.jsonl
+  on_missing:
+    description:
+      - What happens to a host without the ledger record that it needs.
+      - V(skip) warns and leaves the host without the variable.
+    type: str
+    choices: [error, skip]
+    default: error
+  use_vars_plugins:
+    description:
+      - Whether to read the hosts' variables from C(host_vars) and C(group_vars) too, not only from inventory sources.
+        This costs time in large fleets.
+    type: bool
+    default: false
+  exclude:
+    description: Ansible groups whose hosts are outside the fleet; the plan does not number them.
+    type: list
+    elements: str
+    default: []
+  mail_groups:
+    description:
+      - Ansible groups whose hosts send mail. Each must have a delegated prefix, because blocklists list a whole /64,
+        and a mail server in the common network would be listed with its neighbours.
+    type: list
+    elements: str
+    default: []
+  networks:
+    description:
+      - On-link networks by name. Keys of each are C(prefixes) (list of /64, the first is the host's C(address), further
+        ones repeat the same suffixes), C(gateway) (address, link-local or in the network), C(on_link) (bool, default
+        true, whether hosts get an on-link route of the /64) and C(reserved) (list of C(suffix), an address or block of
+        suffixes that no host gets, and C(for), its use).
+      - A prefix is a /64 (RFC 4291 section 2.5.1); /127 between routers (RFC 6164) may be listed, but holds no class.
+    type: dict
+    required: true
+  pools:
+    description:
+      - Prefixes that are cut into delegated prefixes, by name. Keys of each are C(prefix), C(length) (bits, default 64)
+        and C(reserved) (list of quoted hex indices that no host gets).
+    type: dict
+    default: {}
+  classes:
+    description:
+      - Classes of hosts by name; a host is in exactly one. A class is an aligned block of suffixes, so that one line
+        of an access list covers it (RFC 6583 section 6.1).
+      - C(groups) (list) names the Ansible groups of the class, C(network) its network and C(block) its suffixes, such
+        as C(::ad:0/112).
+      - C(kind) says how a host gets its index in the block. C(pinned) reads it from C(pins), a mapping of identity to
+        a quoted hex string. C(location) composes it of C(fields). C(auto) reads the ledger. Pins are allowed in each
+        and win.
+      - C(fields) is a list, highest bits first, of C(name), C(bits), C(var) (the host variable), C(map) (mapping of
+        its values to numbers) and C(encode) (C(number), or C(digits), with which 42 reads as 42 in the address).
+        Their bits must fill the block.
+      - C(delegate) gives the hosts of the class a prefix of their own. C(pool) names the pool. C(index) is C(same)
+        (that of the host, the default), C(ledger) or C(sparse) (both from the ledger, RFC 3531). C(groups) restricts
+        it to hosts in these groups.
+      - C(delegate.vhosts) gives every name in a host variable a prefix in the host's delegated prefix, with C(length)
+        (bits, default 80), C(var) (default C(dualstack_vhosts)) and C(kind), which is C(auto) (the variable is a list
+        of names, the ledger has the indices) or C(pinned) (the variable maps names to quoted hex strings).
+      - C(gateway=false) gives the hosts of the class (routers) the gateway C("").
+      - C(start) (C(hash), C(sequential), C(sparse)), C(static_band) and C(track) direct the allocation of new ledger
+        records.
+    type: dict
+    required: true
+  quarantine:
+    description: How long a released index is not given to another (C(days), and C(vhost_days) of vhosts).
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+# inventories/example/90-plan.yml
+plugin: dualstack.fleet.plan
+version: 1
+aggregate: ["2001:db8:100::/48", "2001:db8:200::/48"]
+networks:
+  device:
+    prefixes: ["2001:db8:100:1::/64"]
+    gateway: fe80::1
+    reserved:
+      - {suffix: "::1", for: router}
+pools:
+  clients: {prefix: "2001:db8:200::/48"}
+classes:
+  admin:
+    groups: [admin]
+    network: device
+    block: "::ad:0/112"
+    kind: pinned
+    pins: {backup1: "bac1", dev: "de"}
+  client:
+    groups: [clients]
+    network: device
+    block: "::c:0/112"
+    kind: location
+    fields:
+      - {name: building, bits: 4, var: loc_building, map: {A: 1, B: 2}}
+      - {name: cabinet, bits: 4, var: loc_cabinet}
+      - {name: rack, bits: 4, var: loc_rack}
+      - {name: switch, bits: 4, var: loc_switch}
+    delegate: {pool: clients, index: same}
+
+# The host variable `dualstack` of a client in building B, cabinet 10, rack 3, switch 15:
+#   class: client
+#   index: 2a3f
+#   address: 2001:db8:100:1::c:2a3f
+#   prefix_length: 128
+#   network: 2001:db8:100:1::/64
+#   on_link: true
+#   gateway: fe80::1
+#   next_hop: 2001:db8:100:1::c:2a3f       # where the edge routes the delegated prefix
+#   class_prefix: 2001:db8:100:1::c:0/112
+#   delegated_prefix: 2001:db8:200:2a3f::/64
+#   unreachable: 2001:db8:200:2a3f::/64    # the host's route against loops (RFC 7084 WPD-5)
+#   vhosts: {}
+#   ptr: f.3.a.2.c.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.1.0.8.b.d.0.1.0.0.2.ip6.arpa
+# With several prefixes in the network, `networks` is a list with the address-dependent keys for each.
+"""
+
+import os
+
+from ansible.errors import AnsibleParserError
+from ansible.inventory.helpers import get_group_vars
+from ansible.inventory.manager import IGNORED
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible.utils.vars import combine_vars
+from ansible.vars.plugins import get_vars_from_inventory_sources
+
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19 only templates marked unsafe are not trusted
+
+    def trust_as_template(value):
+        return value
+
+
+from ..module_utils._errors import DualStackError
+from ..module_utils._ledger import read_ledger
+from ..module_utils._numbering import frozen
+from ..module_utils._plan import read_plan
+
+
+class InventoryModule(BaseInventoryPlugin):
+    """Reads the plan, numbers the hosts that the sources before it defined."""
+
+    NAME = "dualstack.fleet.plan"
+
+    def verify_file(self, path):
+        return super().verify_file(path) and path.endswith(("plan.yml", "plan.yaml"))
+
+    def parse(self, inventory, loader, path, cache=True):
+        super().parse(inventory, loader, path, cache)
+        try:
+            self._number(path)
+        except DualStackError as error:
+            raise AnsibleParserError(f"The address plan {path} is not usable:\n{error}") from None
+
+    def _number(self, path):
+        plan, problems = read_plan(self.loader.load_from_file(path, cache="none"))
+        if not self.inventory.hosts:
+            name = os.path.basename(path)
+            reason = "inventory sources are read in order, name this file so that it sorts last"
+            problems.append(f"E401 {name} saw no hosts; {reason}")
+        file = os.path.join(os.path.dirname(path), plan.ledger)
+        ledger = read_ledger(_text(file) if plan.needs_ledger else "", plan.ledger)
+        found = frozen(plan, problems, self._hosts(plan), ledger)
+        for warning in [*found.warnings, *_ledger_as_source(path, file)]:
+            self.display.warning(warning)
+        for name, record in found.records.items():
+            self.inventory.set_variable(name, "dualstack", _trusted(record))
+        self.inventory.set_variable("all", "dualstack_plan", _trusted(plan.summary()))
+
+    def _hosts(self, plan):
+        """Return {name: its groups and the variables that the plan reads}."""
+        shared, hosts = {}, {}
+        for name, host in self.inventory.hosts.items():
+            groups = host.get_groups()
+            key = frozenset(group.name for group in groups)
+            if key not in shared:
+                shared[key] = self._selected(plan, get_group_vars(groups), groups)
+                shared[key]["groups"] = sorted(key | {"all"} | (set() if key - {"all"} else {"ungrouped"}))
+            hosts[name] = {**shared[key], **self._selected(plan, host.vars, [host])}
+        return hosts
+
+    def _selected(self, plan, variables, entities):
+        if plan.use_vars_plugins:
+            sources = self.inventory.processed_sources
+            variables = combine_vars(variables, get_vars_from_inventory_sources(self.loader, sources, entities, "all"))
+        return {name: variables[name] for name in plan.variables if name in variables}
+
+
+def _trusted(value):
+    """Mark VALUE's strings as safe to export as they are: each was computed, or checked by the plan's rules."""
+    if isinstance(value, dict):
+        return {key: _trusted(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_trusted(entry) for entry in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def _ledger_as_source(plan, ledger):
+    """Yield a warning when Ansible takes the ledger for an inventory source, and its records for host names."""
+    directory, name = os.path.split(ledger)
+    beside = os.path.exists(ledger) and os.path.samefile(os.path.dirname(plan) or ".", directory or ".")
+    if beside and not IGNORED.search(os.fsencode(name)):
+        advice = r"set ignore_patterns = \.jsonl$ in the section [inventory] of ansible.cfg"
+        yield f"W402 {name} lies beside the plan and would be read as an inventory source; {advice}"
+
+
+def _text(path):
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise DualStackError(
+            f"E308 {path}: cannot be read ({error}); correct the file or the plan's key ledger"
+        ) from error
