@@ -120,7 +120,6 @@ class _Trial:
     ipv4: Answer
     ipv6: list[Answer] = field(default_factory=list)
     again: Answer | None = None
-    suspect_since: float = 0.0
     down_ms: int | None = None
 
 
@@ -193,7 +192,7 @@ def probe(
     control_problems(control)
     with ThreadPoolExecutor(max_workers=max(1, min(WORKERS, len(wanted)))) as pool:
         lame = _lame_families(control, timeout)
-        trials = list(pool.map(lambda target: _first_pass(target, timeout), wanted))
+        trials = list(pool.map(lambda target: _first_pass(target, timeout, recovery), wanted))
         list(pool.map(lambda trial: _second_pass(trial, timeout, recovery), trials))
     return [_judge(trial, lame) for trial in trials]
 
@@ -211,36 +210,32 @@ def _lame_families(control: dict[str, object] | None, timeout: float) -> dict[in
     return lame
 
 
-def _first_pass(target: Target, timeout: float) -> _Trial:
+def _first_pass(target: Target, timeout: float, recovery: float) -> _Trial:
     trial = _Trial(target, ask(target, target.ipv4, timeout))
     for address in target.ipv6:
         begun = time.monotonic()
         trial.ipv6.append(ask(target, address, timeout))
-        # A supervisor may start a dead service again before the second pass: look at once when the peer hung up.
-        if not trial.ipv6[-1].ok and trial.ipv4.ok and trial.again is None:
-            again = ask(target, target.ipv4, timeout)
-            if not again.ok:
-                trial.again, trial.suspect_since = again, begun
-                break
+        # A supervisor may start a dead service again before the second pass: look at once.
+        if not trial.ipv6[-1].ok and trial.ipv4.ok and not _lives(trial, timeout, recovery, begun):
+            break
     return trial
 
 
 def _second_pass(trial: _Trial, timeout: float, recovery: float) -> None:
-    if not trial.ipv4.ok:
-        return
-    if trial.again is None:
-        trial.suspect_since = time.monotonic()
-        trial.again = ask(trial.target, trial.target.ipv4, timeout)
-        if trial.again.ok:
-            return
+    if trial.ipv4.ok and (trial.again is None or trial.again.ok):
+        _lives(trial, timeout, recovery, time.monotonic())
+
+
+def _lives(trial: _Trial, timeout: float, recovery: float, begun: float) -> bool:
+    """Ask over IPv4 again; when there is no answer, wait for it and keep the time since BEGUN."""
+    trial.again = ask(trial.target, trial.target.ipv4, timeout)
     deadline = time.monotonic() + recovery
-    while True:
+    while not trial.again.ok and trial.down_ms is None and time.monotonic() < deadline:
         if ask(trial.target, trial.target.ipv4, min(timeout, 1.0)).ok:
-            trial.down_ms = round((time.monotonic() - trial.suspect_since) * 1000)
-            return
-        if time.monotonic() >= deadline:
-            return
-        time.sleep(0.05)
+            trial.down_ms = round((time.monotonic() - begun) * 1000)
+        else:
+            time.sleep(0.05)
+    return trial.again.ok
 
 
 def _judge(trial: _Trial, lame: dict[int, str]) -> Result:
