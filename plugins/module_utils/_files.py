@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 
 STORE = "/var/lib/dualstack"
+EDITED = "edited"
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ class Snapshots:
     """The originals of one transaction's files, in ``/var/lib/dualstack/NAME`` (mode 0700).
 
     ``originals.json`` holds for each path the state before our first change and the digest of our last write.
+    A file that someone else changed in between has EDITED for a digest from then on: it is not ours to put back.
     """
 
-    def __init__(self, name: str, root: str = STORE) -> None:
-        self.path = os.path.join(root, name, "originals.json")
+    def __init__(self, name: str, root: str = STORE, record: str = "originals.json") -> None:
+        self.path = os.path.join(root, name, record)
 
     def load(self) -> dict[str, tuple[FileState, str]]:
         """Return {path: (original, digest of our last write)}; empty when nothing was kept."""
@@ -102,14 +104,22 @@ class Snapshots:
         """Remember for each (before, after) the original, once, and what we are about to write."""
         kept = self.load()
         for before, after in changes:
-            original = kept[before.path][0] if before.path in kept else before
-            kept[before.path] = (original, after.digest)
-        self._save(kept)
+            original, ours = kept.get(before.path, (before, before.digest))
+            known = before.digest in (ours, original.digest)
+            kept[before.path] = (original, after.digest if known else EDITED)
+        self.save(kept)
+
+    def save(self, kept: dict[str, tuple[FileState, str]]) -> None:
+        """Write the record KEPT as it is."""
+        for directory in (os.path.dirname(os.path.dirname(self.path)), os.path.dirname(self.path)):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        entries = [dict(_encode(original), ours=ours) for original, ours in kept.values()]
+        write_file(FileState(self.path, json.dumps(entries, indent=1).encode(), mode=0o600))
 
     def restore_points(self, kept: dict[str, tuple[FileState, str]]) -> None:
         """Put back a record as it was loaded: the change that it described did not happen."""
         if kept:
-            self._save(kept)
+            self.save(kept)
         else:
             self.forget()
 
@@ -117,12 +127,6 @@ class Snapshots:
         """Drop the record: the files are as they were before us."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-
-    def _save(self, kept: dict[str, tuple[FileState, str]]) -> None:
-        for directory in (os.path.dirname(os.path.dirname(self.path)), os.path.dirname(self.path)):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        entries = [dict(_encode(original), ours=ours) for original, ours in kept.values()]
-        write_file(FileState(self.path, json.dumps(entries, indent=1).encode(), mode=0o600))
 
 
 def _encode(state: FileState) -> dict[str, object]:

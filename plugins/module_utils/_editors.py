@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Edit keys of a file that the host owns: text in, text out, nothing else touched, twice the same as once."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from . import _edit_apache, _edit_postfix
+from ._edit_text import (
+    Settings,
+    additions,
+    append,
+    body,
+    bracketed,
+    end,
+    is_addition,
+    is_ipv4,
+    is_loopback,
+    literal,
+    only_keys,
+    scalar,
+    split_lines,
+)
+from ._errors import InputError
+
+MAX_NAMESERVERS = 3  # MAXNS of resolv.conf(5): later ones are never asked
+DOVECOT_DEFAULTS = {"listen": ["*", "::"]}
+
+
+def edit(form: str, text: str, settings: Settings) -> str:
+    """Return TEXT of format FORM with SETTINGS; raise InputError with all problems."""
+    return FORMATS[form](text, settings)
+
+
+def _lines(text: str, settings: Settings) -> str:
+    only_keys(settings, "add")
+    lines = split_lines(text)
+    have = {body(line) for line in lines}
+    missing = [line for line in additions("add", settings) if line not in have]
+    return "".join(append(lines, missing)) if missing else text
+
+
+def _key_value(text: str, settings: Settings) -> str:
+    lines = split_lines(text)
+    problems: list[str] = []
+    for key, value in settings.items():
+        try:
+            new = scalar(key, value)
+        except InputError as error:
+            problems += error.problems
+            continue
+        places = [
+            (index, match)
+            for index, line in enumerate(lines)
+            if (match := re.match(rf"(\s*(?:export\s+)?{re.escape(key)}\s*=[ \t]*)", body(line)))
+        ]
+        if not places:
+            lines = append(lines, [f"{key}={new}"])
+            continue
+        index, match = places[-1]  # the last one is in force
+        if body(lines[index])[match.end() :].rstrip() != new:
+            lines[index] = match[1] + new + end(lines[index])
+    if problems:
+        raise InputError(problems)
+    return "".join(lines)
+
+
+def _dovecot(text: str, settings: Settings) -> str:
+    problems: list[str] = []
+    lines = split_lines(text)
+    for key, value in settings.items():
+        try:
+            lines = _dovecot_key(lines, key, value)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return "".join(lines)
+
+
+def _dovecot_key(lines: list[str], key: str, value: object) -> list[str]:
+    default = DOVECOT_DEFAULTS.get(key, [])
+    wanted = additions(key, value) if is_addition(value) else re.split(r"[,\s]+", scalar(key, value).strip())
+    place = _dovecot_place(lines, key)
+    if place is None:
+        if default and set(wanted) <= set(default) and (is_addition(value) or set(wanted) == set(default)):
+            return lines  # what the file does not say is the default, which has it
+        words = ", ".join(dict.fromkeys([*default, *wanted])) if is_addition(value) else scalar(key, value)
+        return append(lines, [f"{key} = {words}"])
+    text = body(lines[place])
+    parts = re.fullmatch(r"(\s*[\w/]+\s*=[ \t]*)(.*?)(\s*(?:(?:^|\s)#.*)?)", text)
+    if parts is None or parts[2].endswith("\\"):
+        raise InputError(
+            [f"{key}: line {place + 1} goes on in the next line, which this editor does not read; join them"]
+        )
+    have = [word for word in re.split(r"[,\s]+", parts[2]) if word]
+    known = {word.strip("[]") for word in have}
+    if is_addition(value):
+        missing = [word for word in wanted if word.strip("[]") not in known]
+        separator = " " if len(have) > 1 and "," not in parts[2] else ", "
+        new = separator.join([parts[2], *missing]) if missing else parts[2]
+    else:
+        new = parts[2] if known == {word.strip("[]") for word in wanted} else scalar(key, value)
+    return [*lines[:place], parts[1] + new + parts[3] + end(lines[place]), *lines[place + 1 :]]
+
+
+def _dovecot_place(lines: list[str], key: str) -> int | None:
+    """Return the index of the last top-level assignment of KEY: that one is in force."""
+    depth, place = 0, None
+    for index, line in enumerate(lines):
+        code = re.sub(r"(^|\s)#.*", "", body(line))
+        if depth == 0 and re.match(rf"\s*{re.escape(key)}\s*=", code):
+            place = index
+        depth += code.count("{") - code.count("}")
+    if depth:
+        raise InputError([f"{key}: the braces of the file do not match, so what is outside all sections is not known"])
+    return place
+
+
+def _resolv(text: str, settings: Settings) -> str:
+    only_keys(settings, "nameserver")
+    wanted = additions("nameserver", settings["nameserver"])
+    problems = [
+        f"nameserver: {word!r} is not an address without brackets, such as 2001:db8::53"
+        for word in wanted
+        if _server(word) is None or word.startswith("[")
+    ]
+    owner = re.search(r"^[#;].*\bgenerated by (\S+)", text, re.IGNORECASE | re.MULTILINE)
+    if owner and wanted:
+        problems.append(f"the file says that {owner[1]} writes it, so an edit would be lost; name the servers there")
+    if len(wanted) > MAX_NAMESERVERS:
+        problems.append(f"nameserver: {len(wanted)} servers; the resolver asks the first {MAX_NAMESERVERS} only")
+    if problems:
+        raise InputError(problems)
+    lines = split_lines(text)
+    places = [index for index, line in enumerate(lines) if re.match(r"nameserver\s+\S", body(line))]
+    present = [body(lines[index]).split()[1] for index in places]
+    servers = _nameservers(present, wanted)
+    if servers == present:
+        return text
+    texts = {_server(word) or word: body(lines[index]) for word, index in zip(reversed(present), reversed(places))}
+    new = [texts.get(_server(word) or word, f"nameserver {word}") for word in servers]
+    if not places:
+        return "".join(append(lines, new))
+    return "".join(_refill(lines, places, new))
+
+
+def _refill(lines: list[str], places: list[int], new: list[str]) -> list[str]:
+    """Put the NEW bodies at PLACES, what does not fit behind the last one; places left over vanish."""
+    style = end(lines[places[0]]) or "\n"
+    changed: list[str] = []
+    for index, line in enumerate(lines):
+        if index not in places:
+            changed.append(line)
+            continue
+        slot = places.index(index)
+        group = new[slot:] if index == places[-1] else new[slot : slot + 1]
+        changed += [text + style for text in group[:-1]] + [text + end(line) for text in group[-1:]]
+    return changed
+
+
+def _server(word: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(word))  # a zone such as fe80::1%eth0 belongs to the address
+    except ValueError:
+        if "%" not in word:
+            return None
+    address, _percent, zone = word.partition("%")
+    known = literal(address)
+    return f"{known}%{zone}" if known and zone and not address.startswith("[") else None
+
+
+def _nameservers(present: list[str], wanted: list[str]) -> list[str]:
+    """Return at most three servers: the first stays first, both families are among them when either list has them.
+
+    The second place is a wanted one's: each dead server in front of it costs the client five seconds a look-up.
+    """
+    have = list(dict.fromkeys(_server(word) or word for word in present))
+    want = [_server(word) or word for word in wanted]
+    if set(want) <= set(have) and len(present) <= MAX_NAMESERVERS and len(have) == len(present):
+        return present
+    spelling = {_server(word) or word: word for word in [*wanted, *present]}
+    chosen = have[:1]
+    chosen += [word for word in want if word not in chosen][: 1 if chosen else MAX_NAMESERVERS]
+    others = [word for word in have if word not in chosen and word not in want]
+    pool = [*others, *(word for word in want if word not in chosen)]
+    families = {is_ipv4(word) for word in chosen}
+    pool.sort(key=lambda word: is_ipv4(word) in families)  # stable: a family that is still missing comes first
+    return [spelling[word] for word in [*chosen, *pool][:MAX_NAMESERVERS]]
+
+
+def _varnishd(text: str, settings: Settings) -> str:
+    only_keys(settings, "listen")
+    wanted = bracketed("listen", additions("listen", settings["listen"]))
+    spans = _exec_start(text)
+    problems: list[str] = []
+    for start, stop in reversed(spans):
+        command = text[start:stop]
+        try:
+            text = text[:start] + _varnishd_command(command, wanted) + text[stop:]
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return text
+
+
+def _exec_start(text: str) -> list[tuple[int, int]]:
+    """Return the span of each ExecStart value that is not empty, continuation lines included."""
+    pattern = re.compile(r"^[ \t]*ExecStart[ \t]*=[ \t]*((?:[^\\\n]|\\.|\\\r?\n)+)", re.MULTILINE)
+    return [match.span(1) for match in pattern.finditer(text) if match[1].strip()]
+
+
+def _varnishd_command(command: str, wanted: list[tuple[str, str]]) -> str:
+    found, problems = [], []
+    for match in re.finditer(r"(?<=\s)-a(?:[ \t]|\\\r?\n)*(\S+)", command):
+        word = match[1]
+        if "/" in word.partition(",")[0]:
+            continue  # a Unix socket
+        parts = re.fullmatch(r"(?:\w+=)?(\[[^]]*\]|[^][:,$\"'\\=]*)(?::(\d+))?((?:,[^$\"'\\]*)?)", word)
+        address = parts[1] if parts else ""
+        if parts is None or (address and address not in ("localhost", "*") and literal(address) is None):
+            problems.append(f"-a {word} is not ADDRESS:PORT; put literals there, or edit the unit by hand")
+            continue
+        found.append((match.end(), address, parts[2] or "80", parts[3]))
+    if problems:
+        raise InputError(problems)
+    changed = command
+    for stop, address, port, tail in reversed(found):
+        if not is_ipv4(address) or is_loopback(address):
+            continue
+        have = {(literal(other), number) for _stop, other, number, _tail in found}
+        wild = any(number == port and other in ("", "*", "[::]") for _stop, other, number, _tail in found)
+        first = next(
+            at for at, other, number, _tail in found if number == port and is_ipv4(other) and not is_loopback(other)
+        )
+        twins = [
+            f" -a {six}:{port}{tail}"
+            for six, only in wanted
+            if (not only or only == port) and not wild and (literal(six), port) not in have and stop == first
+        ]
+        changed = changed[:stop] + "".join(twins) + changed[stop:]
+    return changed
+
+
+def _pureftpd_bind(text: str, settings: Settings) -> str:
+    """Pure-FTPd's Bind takes one address and one port; only no address at all is both families."""
+    only_keys(settings, "address")
+    if scalar("address", settings["address"]):
+        raise InputError(["address: only the empty one makes Pure-FTPd listen on both families"])
+    lines = split_lines(text)
+    first = body(lines[0]).strip() if lines else ""
+    address, comma, port = first.partition(",")
+    if not comma or address in ("", "*"):
+        return text
+    if address != "0.0.0.0":
+        raise InputError(
+            [
+                f"Bind {first}: Pure-FTPd binds one address or all; with both families it would be all IPv4 addresses. "
+                f"If that is right, write ,{port} there; otherwise this host cannot be converted"
+            ]
+        )
+    return "".join([lines[0].replace(f"{address},", ",", 1), *lines[1:]])
+
+
+FORMATS: dict[str, Callable[[str, Settings], str]] = {
+    "apache": _edit_apache.edit,
+    "dovecot": _dovecot,
+    "key_value": _key_value,
+    "lines": _lines,
+    "postfix": _edit_postfix.edit,
+    "pureftpd_bind": _pureftpd_bind,
+    "resolv": _resolv,
+    "varnishd": _varnishd,
+}

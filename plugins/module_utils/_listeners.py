@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask this host's own services whether they serve: exit statuses of reloads and restarts do not tell.
+
+A check is tried again until it holds or the time is up, because a daemon may listen a moment after its unit is active.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
+ANY = {"0.0.0.0", "::"}
+ATTEMPT = 3.0  # seconds for one connection, greeting or look-up
+PAUSE = 0.05
+DNS = 53
+GREETING_LIMIT = 4096
+_LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp, proc_net_tcp(5)
+_ANSWERED = (0, 3)  # NOERROR, NXDOMAIN: any other response code makes a client ask the next server
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP port that must accept connections in each of FAMILIES, and greet with what EXPECT matches."""
+
+    port: int
+    families: tuple[str, ...] = ("ipv4", "ipv6")
+    address: str = ""
+    expect: str = ""
+    send: str = ""
+
+    def problem(self) -> str:
+        """Return what is wrong, or nothing. IPv6 comes first: it is what a reload adds, so IPv4 is seen after it."""
+        for family in sorted(self.families, reverse=True):
+            reason = self._family_problem(family)
+            if reason:
+                return f"port {self.port} over {family}: {reason}"
+        return ""
+
+    def _family_problem(self, family: str) -> str:
+        reason = ""
+        for address in [self.address] if self.address else targets(self.port, family):
+            reason = _greeting_problem(address, self.port, self.expect, self.send)
+            if not reason:
+                return ""
+        return reason
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """A name server that must answer a query for NAME over UDP."""
+
+    server: str
+    name: str
+
+    def problem(self) -> str:
+        """Return what is wrong, or nothing."""
+        reason = _query_problem(self.server, self.name)
+        return f"name server {self.server}: {reason}" if reason else ""
+
+
+def targets(port: int, family: str) -> list[str]:
+    """Return the addresses to reach PORT at: those it listens on, the loopback address for the wildcard.
+
+    A socket of both families is listed as IPv6 only; so IPv4 is asked at the loopback address when nothing is found.
+    """
+    path = "/proc/net/tcp6" if family == "ipv6" else "/proc/net/tcp"
+    try:
+        with open(path, encoding="ascii") as stream:
+            found = listening(stream.read(), port)
+    except OSError:
+        found = []
+    real = [address for address in found if address not in ANY]
+    return [LOOPBACK[family]] if len(real) < len(found) or not real else real
+
+
+def listening(table: str, port: int) -> list[str]:
+    """Return the local addresses in TABLE (the text of /proc/net/tcp or tcp6) that listen on PORT."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    local = (row[1].split(":") for row in rows if len(row) > 3 and row[3] == _LISTENING)
+    return list(dict.fromkeys(_address(address) for address, number in local if int(number, 16) == port))
+
+
+def _address(digits: str) -> str:
+    # The kernel prints network-order words as integers of its own byte order.
+    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+    return str(ipaddress.ip_address(struct.pack(f"={len(words)}I", *words)))
+
+
+def _greeting_problem(address: str, port: int, expect: str, send: str) -> str:
+    try:
+        with socket.create_connection((address, port), timeout=ATTEMPT) as connection:
+            if not expect:
+                return ""
+            connection.sendall(send.encode())
+            greeting = _first_line(connection)
+    except OSError as error:
+        return f"{address}: {error.strerror or error}"
+    if re.search(expect, greeting):
+        return ""
+    return f"{address}: answered {greeting!r}, expected {expect!r}"
+
+
+def _first_line(connection: socket.socket) -> str:
+    received = b""
+    while b"\n" not in received and len(received) < GREETING_LIMIT:
+        chunk = connection.recv(GREETING_LIMIT)
+        if not chunk:
+            break
+        received += chunk
+    return received.decode("utf-8", "replace").partition("\n")[0].rstrip("\r")
+
+
+def _query_problem(server: str, name: str) -> str:
+    identifier = os.urandom(2)
+    query = identifier + struct.pack(">5H", 0x0100, 1, 0, 0, 0) + _labels(name) + struct.pack(">2H", 1, 1)
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    until = time.monotonic() + ATTEMPT
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as connection:
+            connection.connect(socket.getaddrinfo(server, DNS, family, socket.SOCK_DGRAM)[0][4])
+            connection.send(query)
+            while (left := until - time.monotonic()) > 0:
+                connection.settimeout(left)
+                answer = connection.recv(GREETING_LIMIT)
+                if len(answer) >= 12 and answer[:2] == identifier and answer[2] & 0x80:
+                    code = answer[3] & 0x0F
+                    return "" if code in _ANSWERED else f"refuses to look up {name}: response code {code}"
+    except OSError as error:
+        if not isinstance(error, TimeoutError):
+            return str(error.strerror or error)
+    return f"no answer for {name} within {ATTEMPT:g} s"
+
+
+def _labels(name: str) -> bytes:
+    labels = [label.encode("idna") for label in name.rstrip(".").split(".") if label]
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+
+
+def await_all(checks: Sequence[Listener | Resolver], limit: float, given_up: Callable[[], str]) -> str:
+    """Wait until all CHECKS hold in one round; return the first problem when LIMIT seconds are over.
+
+    GIVEN_UP says why waiting is useless (the unit has failed), or nothing.
+    """
+    until = time.monotonic() + limit
+    while True:
+        reason = next(filter(None, (check.problem() for check in checks)), "")
+        if not reason:
+            return ""
+        useless = given_up()
+        if useless:
+            return f"{reason} ({useless})"
+        if time.monotonic() >= until:
+            return f"{reason} (waited {limit:g} s)"
+        time.sleep(PAUSE)

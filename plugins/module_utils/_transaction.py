@@ -1,0 +1,532 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Change files and the service that reads them as one: all of it, proved by the service's own answer, or none of it.
+
+Order: journal, originals, files, validate, apply, verify, journal removed. A run that finds a journal follows one that
+was killed: it first puts the files back as they were before that run, and applies even when no file changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from ._command import Outcome, argv, run
+from ._editors import FORMATS, edit
+from ._errors import DualStackError, InputError
+from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
+from ._listeners import FAMILIES, Listener, Resolver, await_all
+
+WAIT = 15.0  # seconds for the listeners after the last command
+JOURNAL_LINES = 15
+HIDDEN = "(content hidden)\n"
+
+Command = tuple[str, ...]
+Params = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One file as the caller wants it: CONTENT, or SETTINGS in a FORM, or absent."""
+
+    path: str
+    content: str | None = None
+    form: str = ""
+    settings: Params = field(default_factory=dict)
+    mode: int | None = None
+    show: bool = True
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request; ``checks`` are waited for, ``commands`` must end with status 0."""
+
+    name: str
+    files: tuple[Wanted, ...] = ()
+    validate: tuple[Command, ...] = ()
+    apply: tuple[Command, ...] = ()
+    checks: tuple[Listener | Resolver, ...] = ()
+    commands: tuple[Command, ...] = ()
+    unit: str = ""
+    reverted: bool = False
+    wait: float = WAIT
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file now and then; ``found`` differs from ``before`` when a killed run left its own text there."""
+
+    before: FileState
+    after: FileState
+    found: FileState
+    show: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run did, or would do in check mode."""
+
+    changed: bool
+    files: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    diff: tuple[dict[str, str], ...] = ()
+
+
+class _Failure(Exception):
+    """A step of the transaction did not hold."""
+
+    def __init__(self, step: str, command: str, output: str) -> None:
+        super().__init__(output)
+        self.step, self.command, self.output = step, command, output
+
+
+# --- the request ---
+
+
+def parse(params: Params) -> Request:
+    """Return the request in PARAMS, the module's arguments; all problems at once."""
+    problems: list[str] = []
+    name = str(params["name"])
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        problems.append(f"name: {name!r} is not a plain file name of small letters, digits, '.', '_' and '-'")
+    files = tuple(_wanted(entry, place, problems) for place, entry in _entries(params, "files"))
+    checks: list[Listener | Resolver] = []
+    commands: list[Command] = []
+    for place, entry in _entries(params, "verify"):
+        _check(entry, place, checks, commands, problems)
+    validate, apply = (
+        tuple(_command(value, f"{step}[{index}]", problems) for index, value in enumerate(_list(params, step)))
+        for step in ("validate", "apply")
+    )
+    if problems:
+        raise InputError(problems)
+    return Request(
+        name,
+        files,
+        validate,
+        apply,
+        checks=tuple(checks),
+        commands=tuple(commands),
+        unit=str(params.get("unit") or ""),
+        reverted=params.get("state") == "reverted",
+    )
+
+
+def _list(params: Params, key: str) -> list[object]:
+    value = params.get(key)
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _entries(params: Params, key: str) -> list[tuple[str, dict[str, object]]]:
+    """Return the dictionaries of a list with their places, options left out removed."""
+    return [
+        (f"{key}[{index}]", {name: value for name, value in entry.items() if value is not None})
+        for index, entry in enumerate(_list(params, key))
+        if isinstance(entry, dict)
+    ]
+
+
+def _command(value: object, place: str, problems: list[str]) -> Command:
+    try:
+        words = argv(value if isinstance(value, str) else [str(word) for word in _list({"": value}, "")])
+    except ValueError as error:
+        words, reason = [], f": {error}"
+    else:
+        reason = ""
+    if not words:
+        problems.append(f"{place}: {value!r} is not a command{reason}; write a line or a list of arguments")
+    return tuple(words)
+
+
+def _wanted(entry: dict[str, object], place: str, problems: list[str]) -> Wanted:
+    path, form, settings = str(entry.get("path")), str(entry.get("format", "")), entry.get("set")
+    where = f"{place} {path}"
+    if not path.startswith("/"):
+        problems.append(f"{where}: not an absolute path")
+    if (settings is None) != (form == ""):
+        problems.append(f"{where}: format and set belong together")
+    if settings is not None and "content" in entry:
+        problems.append(f"{where}: content and set exclude each other; a file is ours or the host's")
+    if form and form not in FORMATS:
+        problems.append(f"{where}: format {form!r} is not one of {', '.join(sorted(FORMATS))}")
+    if settings is None and glob.has_magic(path):
+        problems.append(f"{where}: a pattern is possible with set only")
+    mode = str(entry.get("mode", ""))
+    if mode and not re.fullmatch(r"0?[0-7]{3}", mode):
+        problems.append(f"{where}: mode {mode!r} is not of the form '0644'; write it in quotes")
+        mode = ""
+    return Wanted(
+        path,
+        str(entry["content"]) if "content" in entry else None,
+        form,
+        settings if isinstance(settings, dict) else {},
+        int(mode, 8) if mode else None,
+        bool(entry.get("diff", True)),
+        bool(entry.get("optional", False)),
+    )
+
+
+def _check(
+    entry: dict[str, object],
+    place: str,
+    checks: list[Listener | Resolver],
+    commands: list[Command],
+    problems: list[str],
+) -> None:
+    kinds = [kind for kind in ("port", "command", "resolver") if kind in entry]
+    if len(kinds) != 1:
+        problems.append(
+            f"{place}: needs exactly one of port, command and resolver, has {' and '.join(kinds) or 'none'}"
+        )
+    elif kinds == ["command"]:
+        commands.append(_command(entry["command"], f"{place}.command", problems))
+    elif kinds == ["resolver"]:
+        checks.append(Resolver(str(entry["resolver"]), str(entry.get("name", "localhost"))))
+    else:
+        port, expect, address = int(str(entry["port"])), str(entry.get("expect", "")), str(entry.get("address", ""))
+        if address and "families" not in entry:
+            families = ["ipv6" if ":" in address else "ipv4"]
+        else:
+            families = [str(family) for family in _list(entry, "families")] or list(FAMILIES)
+        if not 0 < port < 65536:
+            problems.append(f"{place}: port {port} is not between 1 and 65535")
+        if unknown := [family for family in families if family not in FAMILIES]:
+            problems.append(f"{place}: families has {', '.join(unknown)}; write ipv4 or ipv6")
+        try:
+            re.compile(expect)
+        except re.error as error:
+            problems.append(f"{place}: expect {expect!r} is not a regular expression: {error}")
+        checks.append(Listener(port, tuple(families), address, expect, str(entry.get("send", ""))))
+
+
+# --- the plan ---
+
+
+def _load(path: str) -> FileState:
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise InputError([f"{path}: cannot be read: {error.strerror}"]) from error
+
+
+def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
+    """Return what REQUEST changes; UNDONE holds the files that a killed run left, as they were before it."""
+    changes: dict[str, Change] = {}
+    problems: list[str] = []
+    for wanted in request.files:
+        for path in _paths(wanted):
+            try:
+                found = _load(path)
+                earlier = changes.get(found.path)
+                before = undone.get(found.path, found)
+                after = _after(request, wanted, earlier.after if earlier else before)
+                show = wanted.show and (earlier is None or earlier.show)
+                changes[found.path] = Change(before, after, found, show)
+            except InputError as error:
+                problems += [text if text.startswith(path) else f"{path}: {text}" for text in error.problems]
+    if problems:
+        raise InputError(problems)
+    return list(changes.values())
+
+
+def _paths(wanted: Wanted) -> list[str]:
+    if not glob.has_magic(wanted.path):
+        return [wanted.path]
+    found = {os.path.realpath(path): path for path in sorted(glob.glob(wanted.path))}
+    return list(found.values()) or ([] if wanted.optional else [wanted.path])
+
+
+def _after(request: Request, wanted: Wanted, before: FileState) -> FileState:
+    if wanted.content is not None:
+        mode = before.mode if wanted.mode is None else wanted.mode
+        return replace(before, content=wanted.content.encode(), mode=mode)
+    if not wanted.form:
+        return FileState(before.path)
+    if before.content is None:
+        if wanted.optional:
+            return before
+        raise InputError(
+            [
+                f"{wanted.path}: no such file. Where the service is not installed, take {request.name} out of the "
+                "host's dualstack_services; otherwise correct the path"
+            ]
+        )
+    if wanted.form == "resolv" and before.path.startswith("/run/") and wanted.settings.get("nameserver") != {"add": []}:
+        raise InputError(
+            [f"{wanted.path}: is a link to {before.path}, which a resolver service writes; name the servers there"]
+        )
+    text = before.content.decode("utf-8", "surrogateescape")
+    edited = edit(wanted.form, text, wanted.settings).encode("utf-8", "surrogateescape")
+    return replace(before, content=edited, mode=before.mode if wanted.mode is None else wanted.mode)
+
+
+def _plan_revert(
+    request: Request, kept: Mapping[str, tuple[FileState, str]], undone: Mapping[str, FileState]
+) -> list[Change]:
+    shown = {os.path.realpath(path): wanted.show for wanted in request.files for path in _paths(wanted)}
+    changes: list[Change] = []
+    problems: list[str] = []
+    for path, (original, ours) in kept.items():
+        found = _load(path)
+        before = undone.get(path, found)
+        if before.digest not in (ours, original.digest) or (ours == EDITED and before.digest != original.digest):
+            problems.append(
+                f"{path}: was edited after the last run of {request.name}, and that edit would be lost; undo it, or "
+                "put the file back by hand"
+            )
+        # Who does not name the file does not say whether it is a secret; its mode does.
+        changes.append(Change(before, original, found, shown.get(path, bool(original.mode & before.mode & 0o004))))
+    if problems:
+        raise InputError(problems)
+    return changes
+
+
+def _same(one: FileState, other: FileState) -> bool:
+    return one == other or (one.content is None and other.content is None)
+
+
+def _diff(change: Change) -> dict[str, str]:
+    def text(state: FileState) -> str:
+        return "" if state.content is None else state.content.decode("utf-8", "replace")
+
+    def header(state: FileState) -> str:
+        return f"{state.path} (absent)" if state.content is None else f"{state.path} (mode {state.mode:04o})"
+
+    before, after = text(change.found), text(change.after)
+    if not change.show:
+        before, after = (HIDDEN if before else ""), (HIDDEN if after else "")
+    if before == after:  # the mode alone, or hidden
+        before, after = before + f"mode {change.found.mode:04o}\n", after + f"mode {change.after.mode:04o}, changed\n"
+    return {
+        "before": before,
+        "after": after,
+        "before_header": header(change.found),
+        "after_header": header(change.after),
+    }
+
+
+# --- the run ---
+
+
+def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Result:
+    """Carry out REQUEST; in check mode only read, and return what would happen."""
+    with contextlib.nullcontext() if check_mode else _lock(os.path.join(root, request.name)):
+        return _Run(request, root).execute(check_mode)
+
+
+@contextlib.contextmanager
+def _lock(directory: str) -> Iterator[None]:
+    """Two runs of one transaction would take each other's half-made state for the original."""
+    for path in (os.path.dirname(directory), directory):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class _Run:
+    def __init__(self, request: Request, root: str) -> None:
+        self.request = request
+        self.originals = Snapshots(request.name, root)
+        self.journal = Snapshots(request.name, root, "journal.json")
+        self.began = int(time.time())
+        self.ran: list[str] = []
+
+    def execute(self, check_mode: bool) -> Result:
+        request = self.request
+        killed = self.journal.load()
+        undone = {path: before for path, (before, after) in killed.items() if _load(path).digest == after}
+        kept = self._settled(killed)
+        if request.reverted and not kept and not killed:
+            return Result(False)
+        plan = _plan_revert(request, kept, undone) if request.reverted else _plan(request, undone)
+        planned = {change.before.path for change in plan}
+        plan += [Change(before, before, _load(path)) for path, before in undone.items() if path not in planned]
+        changes = [change for change in plan if not _same(change.before, change.after)]
+        shown = [change for change in plan if not _same(change.found, change.after)]
+        needed = bool(changes or killed or (request.reverted and kept))
+        if not check_mode:
+            self._recover(killed, undone, kept)
+            if needed:
+                self._change(changes, killed)
+            else:
+                self._verify_unchanged()
+        commands = [shlex.join(command) for command in (*request.validate, *request.apply)] if needed else []
+        return Result(
+            bool(shown or killed or needed),
+            tuple(change.after.path for change in shown),
+            tuple(commands if check_mode else self.ran),
+            tuple(_diff(change) for change in shown),
+        )
+
+    def _settled(self, killed: Mapping[str, tuple[FileState, str]]) -> dict[str, tuple[FileState, str]]:
+        """Return the originals as they were before the killed run."""
+        kept = self.originals.load()
+        for path, (before, _after) in killed.items():
+            if path in kept and _same(kept[path][0], before):
+                del kept[path]
+            elif path in kept and kept[path][1] != EDITED:
+                kept[path] = (kept[path][0], before.digest)
+        return kept
+
+    def _recover(
+        self,
+        killed: Mapping[str, tuple[FileState, str]],
+        undone: Mapping[str, FileState],
+        kept: dict[str, tuple[FileState, str]],
+    ) -> None:
+        if not killed:
+            return
+        for path in killed:
+            for leftover in glob.glob(os.path.join(glob.escape(os.path.dirname(path)), ".dualstack-*")):
+                os.unlink(leftover)
+        for before in undone.values():
+            write_file(before)
+        self.originals.restore_points(kept)
+
+    def _change(self, changes: Sequence[Change], killed: Mapping[str, tuple[FileState, str]]) -> None:
+        request, kept = self.request, self.originals.load()
+        entries = {path: (before, before.digest) for path, (before, _after) in killed.items()}
+        entries.update({change.before.path: (change.before, change.after.digest) for change in changes})
+        step, command = "write", ""
+        try:
+            self.journal.save(entries)
+            if changes and not request.reverted:
+                self.originals.keep([(change.before, change.after) for change in changes])
+            for change in changes:
+                command = f"write {change.after.path}"
+                write_file(change.after)
+            for step, commands in (("validate", request.validate), ("apply", request.apply)):
+                self._commands(step, commands)
+            step = "verify"
+            self._verify()
+        except _Failure as failure:
+            self._restore(failure, changes, kept)
+        except OSError as error:
+            self._restore(_Failure(step, command, str(error)), changes, kept)
+        self.journal.forget()
+        if request.reverted:
+            self.originals.forget()  # last: a journal without originals would undo the way back
+
+    def _commands(self, step: str, commands: Sequence[Command]) -> None:
+        for command in commands:
+            outcome = self._run(command)
+            if outcome.rc:
+                output = "\n".join(filter(None, [outcome.output, self._words()]))
+                raise _Failure(step, shlex.join(command), f"rc {outcome.rc}: {output}".strip())
+
+    def _run(self, command: Command) -> Outcome:
+        self.ran.append(shlex.join(command))
+        return run(command)
+
+    def _verify(self, only_ipv4: bool = False) -> None:
+        checks = _ipv4(self.request.checks) if only_ipv4 or self.request.reverted else self.request.checks
+        reason = await_all(checks, self.request.wait, self._given_up)
+        if reason:
+            raise _Failure("verify", "", "\n".join(filter(None, [reason, self._words()])))
+        if not only_ipv4:
+            self._commands("verify", self.request.commands)
+
+    def _verify_unchanged(self) -> None:
+        try:
+            self._verify()
+        except _Failure as failure:
+            again = " && ".join(shlex.join(command) for command in self.request.apply)
+            raise DualStackError(
+                f"{self.request.name}: {_told(failure)}\nThe files are as they should be and nothing was changed. The "
+                "service does not do what they say"
+                + (f"; when it may be interrupted, run: {again}" if again else "; look into its log"),
+                step="verify",
+                command=failure.command,
+                output=failure.output,
+                commands=self.ran,
+                restored=False,
+            ) from failure
+
+    def _restore(self, failure: _Failure, changes: Sequence[Change], kept: dict[str, tuple[FileState, str]]) -> None:
+        errors: list[str] = []
+
+        def attempt(action: Callable[[], None]) -> None:
+            try:
+                action()
+            except (OSError, _Failure) as error:
+                errors.append(_told(error) if isinstance(error, _Failure) else str(error))
+
+        for change in changes:
+            attempt(partial(write_file, change.before))
+        attempt(partial(self.originals.restore_points, kept))
+        files_back = not errors
+        if failure.step in ("apply", "verify"):
+            self.began = int(time.time())
+            for command in self.request.apply:
+                attempt(partial(self._commands, "apply", [command]))
+            attempt(partial(self._verify, only_ipv4=True))
+        if files_back:
+            self.journal.forget()
+        if not errors:
+            end = "Every file is back as it was" + (
+                " and the service runs with it."
+                if failure.step in ("apply", "verify")
+                else "; the service was not touched."
+            )
+        else:
+            end = "RESTORING FAILED TOO, look at this host now:\n" + "\n".join(errors)
+        raise DualStackError(
+            f"{self.request.name}: {_told(failure)}\n{end}",
+            step=failure.step,
+            command=failure.command,
+            output=failure.output,
+            commands=self.ran,
+            restored=not errors,
+            restore_errors=errors,
+        ) from failure
+
+    def _given_up(self) -> str:
+        unit = self.request.unit
+        return f"unit {unit} has failed" if unit and not run(["systemctl", "is-failed", "--quiet", unit]).rc else ""
+
+    def _words(self) -> str:
+        """Return what the daemon itself said since the run began; without a word of it, all warnings of the host."""
+        if not self.request.unit:
+            return ""
+        run(["journalctl", "--sync"])
+        base = [
+            "journalctl",
+            "--no-pager",
+            "--quiet",
+            "-o",
+            "cat",
+            "-n",
+            str(JOURNAL_LINES),
+            "--since",
+            f"@{self.began}",
+        ]
+        for choice in (["-u", self.request.unit], ["-p", "warning"]):
+            outcome = run([*base, *choice])
+            if not outcome.rc and outcome.output:
+                return outcome.output
+        return ""
+
+
+def _told(failure: _Failure) -> str:
+    return f"{failure.step} failed" + (f": {failure.command}" if failure.command else "") + f": {failure.output}"
+
+
+def _ipv4(checks: Sequence[Listener | Resolver]) -> list[Listener | Resolver]:
+    """After going back only IPv4 can be asked for: the host may have had nothing else."""
+    return [
+        replace(check, families=("ipv4",))
+        for check in checks
+        if isinstance(check, Listener) and "ipv4" in check.families
+    ]

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Change a service's files and the service as one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: config_files
+short_description: Change a service's files and the service as one transaction
+version_added: 0.1.0
+author:
+  - The dualstack.fleet developers (@dualstack)
+description:
+  - Writes files or edits keys in files that the host owns, checks them, makes the service read them, and waits
+    until the service answers as O(verify) asks. When a step fails, every file is put back (content, owner, mode),
+    the service reads them again, and the error shows the step, the command and the words of the daemon.
+  - The service's answer decides, not the exit status of a restart; several daemons of Debian are dead after a
+    restart that reports success.
+  - Originals are kept once in C(/var/lib/dualstack/NAME), mode 0700, never beside a file, so that O(state=reverted)
+    is exact. A run that was killed between two steps is undone by the next run before it does its own work.
+  - A handler would run later and could not put the file back in step with the service, so none is needed.
+attributes:
+  check_mode:
+    support: full
+    description: Shows what would change and reads only; no command is run and no service is asked.
+  diff_mode:
+    support: full
+    description: One entry for each file, exact to the byte.
+options:
+  name:
+    description: Name of the transaction. Tasks that change the same files use the same name.
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) makes the files as O(files) says.
+      - V(reverted) puts every file of the transaction back as it was before the first change, and runs O(validate),
+        O(apply) and the IPv4 part of O(verify). A file that somebody edited after the last run is refused by name
+        and nothing is changed. When nothing was kept, nothing is done.
+    type: str
+    choices: [present, reverted]
+    default: present
+  files:
+    description: The files. With neither O(files[].content) nor O(files[].set) the file must be absent.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description:
+          - Absolute path. Symbolic links are followed, so that the link stays and its target is edited.
+          - With O(files[].set) it may be a shell pattern, such as C(/etc/dovecot/conf.d/*.conf), for all files it
+            matches.
+        type: path
+        required: true
+      content:
+        description: Whole content of a file that is ours.
+        type: str
+      format:
+        description:
+          - The editor for O(files[].set). Each changes its keys and keeps comments, order, white space and line
+            ends.
+          - V(postfix) is for main.cf, see postconf(5). C(mynetworks) is refused when it holds IPv6 without
+            brackets, host bits or a prefix shorter than /16, all of which Postfix takes in silence.
+          - V(dovecot) is for assignments outside all sections, see C(doveconf -n). A missing C(listen) is both
+            families.
+          - V(apache) has C(Listen) and C(VirtualHost); twins are put beside IPv4 literals, never where IPv6 is
+            served, and never beside loopback addresses. C(Listen) set to C(*) makes the wildcard of C(Listen
+            0.0.0.0:PORT).
+          - V(resolv) has C(nameserver), see resolv.conf(5). Three servers at most, the first stays first.
+          - V(varnishd) has C(listen), for the C(-a) options of a unit's ExecStart, see varnishd(1).
+          - V(pureftpd_bind) has C(address), for the file C(Bind) of pure-ftpd-wrapper(8), where only no address at
+            all is both families.
+          - V(key_value) is for C(KEY=VALUE); V(lines) has C(add), for whole lines.
+        type: str
+        choices: [apache, dovecot, key_value, lines, postfix, pureftpd_bind, resolv, varnishd]
+      set:
+        description: "Keys with their values; C({add: [WORD]}) adds the words that a list has not got."
+        type: dict
+      mode:
+        description: Permissions, such as V('0644'). Left out, an existing file keeps its own and a new one has
+          0644.
+        type: str
+      diff:
+        description: Set to V(false) to hide the content in diffs.
+        type: bool
+        default: true
+      optional:
+        description: Whether a file that is to be edited may be missing; it is left alone then.
+        type: bool
+        default: false
+  validate:
+    description: Commands that check the files before the service reads them. Lists, or lines; no shell.
+    type: list
+    elements: raw
+    default: []
+  apply:
+    description: Commands that make the service read the files. They are run when a file changed or was put back.
+    type: list
+    elements: raw
+    default: []
+  verify:
+    description:
+      - What must hold afterwards. Outside check mode it is asked on every run, for at most 15 seconds.
+      - Each entry has exactly one of O(verify[].port), O(verify[].command) and O(verify[].resolver).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      port:
+        description: TCP port that must accept a connection from this host.
+        type: int
+      families:
+        description: Address families to ask. The default is both, or the family of O(verify[].address).
+        type: list
+        elements: str
+        choices: [ipv4, ipv6]
+      address:
+        description: Address to ask. Left out, it is one that listens on the port, the loopback address for a
+          wildcard.
+        type: str
+      expect:
+        description: Regular expression that the first line of the answer must match.
+        type: str
+      send:
+        description: Text to send first, for protocols in which the client speaks first. It needs
+          O(verify[].expect).
+        type: str
+      command:
+        description: Command that must end with status 0; it is run once, after the ports and name servers answered.
+        type: raw
+      resolver:
+        description: Address of a name server that must answer a query over UDP (RFC 1035, section 4.2.1).
+        type: str
+      name:
+        description: Name to look up at O(verify[].resolver). That it does not exist is an answer too.
+        type: str
+        default: localhost
+  unit:
+    description:
+      - Unit, or pattern of units, of the service. When it fails, waiting ends at once; its journal is part of an
+        error.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Make Postfix use both families
+  dualstack.fleet.config_files:
+    name: postfix
+    files:
+      - path: /etc/postfix/main.cf
+        format: postfix
+        set:
+          inet_protocols: all
+          mynetworks: {add: ["[2001:db8::]/64"]}
+    validate: [postfix check]
+    apply: [systemctl restart postfix]
+    verify:
+      - {port: 25, families: [ipv4, ipv6], expect: "^220 "}
+    unit: postfix[.@]*
+
+- name: Put back the resolver's configuration
+  dualstack.fleet.config_files:
+    name: resolver
+    state: reverted
+"""
+
+RETURN = r"""
+files:
+  description: Paths of the files that were changed, or would be in check mode.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/postfix/main.cf]
+commands:
+  description: Commands that were run, in order; in check mode those that would make the service read the files.
+  returned: unless the input was refused
+  type: list
+  elements: str
+  sample: [postfix check, systemctl restart postfix]
+diff:
+  description: Content of each changed file before and after.
+  returned: success
+  type: list
+  elements: dict
+step:
+  description: The step that failed.
+  returned: when a step failed
+  type: str
+  sample: verify
+command:
+  description: The command that failed; empty when a port did not answer.
+  returned: when a step failed
+  type: str
+output:
+  description: What the command or the daemon said.
+  returned: when a step failed
+  type: str
+restored:
+  description: Whether every file was put back and the service runs with it.
+  returned: when a step failed
+  type: bool
+restore_errors:
+  description: What failed on the way back.
+  returned: when a step failed
+  type: list
+  elements: str
+problems:
+  description: All that is wrong with the input.
+  returned: when the input was refused
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._editors import FORMATS
+from ..module_utils._errors import DualStackError
+from ..module_utils._transaction import execute, parse
+
+FILE = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str"},
+    "format": {"type": "str", "choices": sorted(FORMATS)},
+    "set": {"type": "dict"},
+    "mode": {"type": "str"},
+    "diff": {"type": "bool", "default": True},
+    "optional": {"type": "bool", "default": False},
+}
+CHECK = {
+    "port": {"type": "int"},
+    "families": {"type": "list", "elements": "str", "choices": ["ipv4", "ipv6"]},
+    "address": {"type": "str"},
+    "expect": {"type": "str"},
+    "send": {"type": "str"},
+    "command": {"type": "raw"},
+    "resolver": {"type": "str"},
+    "name": {"type": "str", "default": "localhost"},
+}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "reverted"], "default": "present"},
+            "files": {"type": "list", "elements": "dict", "options": FILE, "default": []},
+            "validate": {"type": "list", "elements": "raw", "default": []},
+            "apply": {"type": "list", "elements": "raw", "default": []},
+            "verify": {"type": "list", "elements": "dict", "options": CHECK, "default": []},
+            "unit": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = execute(parse(module.params), module.check_mode)
+    except DualStackError as error:
+        module.fail_json(msg=str(error), **error.details)
+    module.exit_json(
+        changed=result.changed,
+        files=list(result.files),
+        commands=list(result.commands),
+        diff=list(result.diff),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""Editors change their keys and nothing else, and twice is the same as once."""
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+from module_utils._editors import FORMATS, edit
+from module_utils._errors import InputError
+
+NETWORK = "[2001:db8::]/64"
+
+
+def main_cf(key, value, text):
+    return edit("postfix", text, {key: value})
+
+
+def test_postfix_changes_the_value_and_nothing_else():
+    text = "# inet_protocols = ipv4\nmyhostname = a.example\n\ninet_protocols=ipv4\r\nrelayhost =\n"
+    assert main_cf("inet_protocols", "all", text) == text.replace("inet_protocols=ipv4", "inet_protocols=all")
+
+
+def test_postfix_changes_the_definition_in_force():
+    assert main_cf("a", "2", "a = 0\na = 1\n") == "a = 0\na = 2\n"
+
+
+def test_postfix_replaces_continuation_lines_and_keeps_comments_between_them():
+    assert main_cf("a", "3", "a = 1,\n# why\n  2\nb = 1\n") == "a = 3\n# why\nb = 1\n"
+
+
+def test_postfix_appends_a_missing_parameter_even_behind_an_open_last_line():
+    assert main_cf("inet_protocols", "all", "a = 1") == "a = 1\ninet_protocols = all\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("mynetworks = 127.0.0.0/8\n", f"mynetworks = 127.0.0.0/8 {NETWORK}\n"),
+        ("mynetworks = 127.0.0.0/8, 192.0.2.0/24\n", f"mynetworks = 127.0.0.0/8, 192.0.2.0/24, {NETWORK}\n"),
+        ("mynetworks = 127.0.0.0/8,\n", f"mynetworks = 127.0.0.0/8, {NETWORK}\n"),
+        ("mynetworks =\n", f"mynetworks = {NETWORK}\n"),
+        (
+            "mynetworks =\n  127.0.0.0/8\n# x\n  hash:/etc/n\nb=1\n",
+            f"mynetworks =\n  127.0.0.0/8\n# x\n  hash:/etc/n {NETWORK}\nb=1\n",
+        ),
+        ("mynetworks = [2001:DB8:0::]/64\n", "mynetworks = [2001:DB8:0::]/64\n"),
+        ("mynetworks = [2001:db8::/64]\n", "mynetworks = [2001:db8::/64]\n"),
+    ],
+)
+def test_postfix_adds_missing_words_to_a_list(old, new):
+    assert main_cf("mynetworks", {"add": [NETWORK]}, old) == new
+
+
+@pytest.mark.parametrize(
+    "word", ["2001:db8::/64", "[2001:db8::1]/64", "[::]/0", "[2000::]/3", "[2001:db8::]/129", "[2001:db8::]/", "[x]/64"]
+)
+def test_postfix_refuses_networks_that_break_mail_in_silence(word):
+    with pytest.raises(InputError, match="mynetworks"):
+        main_cf("mynetworks", {"add": [word]}, "mynetworks = 127.0.0.0/8\n")
+    with pytest.raises(InputError, match="mynetworks"):
+        main_cf("mynetworks", {"add": [NETWORK]}, f"mynetworks = 127.0.0.0/8 {word}\n")
+
+
+def test_postfix_names_all_problems_at_once():
+    with pytest.raises(InputError) as caught:
+        edit("postfix", "mynetworks = a\n", {"mynetworks": {"add": ["2001:db8::/64", "[::]/0"]}, "x": None})
+    assert len(caught.value.problems) == 3
+
+
+def test_postfix_does_not_replace_derived_networks_by_one_word():
+    with pytest.raises(InputError, match="mynetworks_style"):
+        main_cf("mynetworks", {"add": [NETWORK]}, "mynetworks_style = subnet\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("listen = *  # all\n", "listen = *, ::  # all\n"),
+        ("listen=192.0.2.1\r\n", "listen=192.0.2.1, ::\r\n"),
+        ("listen = * 192.0.2.1\n", "listen = * 192.0.2.1 ::\n"),
+        ("listen = *, [::]\n", "listen = *, [::]\n"),
+        ("#listen = *\n", "#listen = *\n"),
+        ("", ""),
+        ("service x {\n  listen = *\n}\n", "service x {\n  listen = *\n}\n"),
+        ("service x { # {\n}\nlisten = *\nlisten = *\n", "service x { # {\n}\nlisten = *\nlisten = *, ::\n"),
+    ],
+)
+def test_dovecot_listens_on_both_families(old, new):
+    assert edit("dovecot", old, {"listen": {"add": ["::"]}}) == new
+
+
+def test_dovecot_takes_a_whole_value_too():
+    assert edit("dovecot", "listen = *\n", {"listen": "*, ::"}) == "listen = *, ::\n"
+    assert edit("dovecot", "listen = :: *\n", {"listen": "*, ::"}) == "listen = :: *\n"
+    assert edit("dovecot", "a = 1\n", {"b": "2"}) == "a = 1\nb = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Listen 192.0.2.1:80\n", "Listen 192.0.2.1:80\nListen [2001:db8::1]:80\n"),
+        ("listen 0.0.0.0:8443 https", "listen 0.0.0.0:8443 https\nlisten [2001:db8::1]:8443 https"),
+        ("Listen 80\n", "Listen 80\n"),
+        ("Listen *:80\n", "Listen *:80\n"),
+        ("Listen [::]:80\nListen 0.0.0.0:80\n", "Listen [::]:80\nListen 0.0.0.0:80\n"),
+        ("#Listen 0.0.0.0:80\n", "#Listen 0.0.0.0:80\n"),
+        ("Listen 127.0.0.1:8080\n", "Listen 127.0.0.1:8080\n"),
+        (
+            "Listen 192.0.2.1:80\nListen 192.0.2.2:80\n",
+            "Listen 192.0.2.1:80\nListen [2001:db8::1]:80\nListen 192.0.2.2:80\n",
+        ),
+        ("Listen 0.0.0.0:80\nListen [2001:DB8:0::1]:80\n", "Listen 0.0.0.0:80\nListen [2001:DB8:0::1]:80\n"),
+        (
+            "<IfModule a>\n\tListen 0.0.0.0:443\n</IfModule>\n<IfModule b>\n\tListen 0.0.0.0:443\n</IfModule>\n",
+            "<IfModule a>\n\tListen 0.0.0.0:443\n\tListen [2001:db8::1]:443\n</IfModule>\n"
+            "<IfModule b>\n\tListen 0.0.0.0:443\n\tListen [2001:db8::1]:443\n</IfModule>\n",
+        ),
+    ],
+)
+def test_apache_gets_a_twin_beside_each_ipv4_listen(old, new):
+    assert edit("apache", old, {"Listen": {"add": ["[2001:db8::1]"]}}) == new
+
+
+def test_apache_twins_only_the_ports_that_are_named():
+    old = "Listen 0.0.0.0:80\nListen 0.0.0.0:81\n"
+    new = "Listen 0.0.0.0:80\nListen [2001:db8::1]:80\nListen 0.0.0.0:81\n"
+    assert edit("apache", old, {"Listen": {"add": ["[2001:db8::1]:80"]}}) == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Listen 0.0.0.0:80\n", "Listen 80\n"),
+        ("Listen 127.0.0.1:8080\nListen 80\n", "Listen 127.0.0.1:8080\nListen 80\n"),
+        ("Listen 0.0.0.0:80\nListen [2001:db8::1]:80\n", "Listen 0.0.0.0:80\nListen [2001:db8::1]:80\n"),
+    ],
+)
+def test_apache_wildcard(old, new):
+    assert edit("apache", old, {"Listen": "*"}) == new
+
+
+def test_apache_wildcard_is_refused_where_one_ipv4_address_is_named():
+    with pytest.raises(InputError, match="line 2: Listen"):
+        edit("apache", "\nListen 192.0.2.1:80\n", {"Listen": "*"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<VirtualHost 192.0.2.1:80>\n", "<VirtualHost 192.0.2.1:80 [2001:db8::1]:80>\n"),
+        ("<virtualhost 192.0.2.1>\n", "<virtualhost 192.0.2.1 [2001:db8::1]>\n"),
+        ("<VirtualHost *:80>\n", "<VirtualHost *:80>\n"),
+        ("<VirtualHost _default_:80 192.0.2.1:80>\n", "<VirtualHost _default_:80 192.0.2.1:80>\n"),
+        ("<VirtualHost 192.0.2.1:80 [2001:db8:0::1]:80>\n", "<VirtualHost 192.0.2.1:80 [2001:db8:0::1]:80>\n"),
+    ],
+)
+def test_apache_virtual_hosts_get_the_twin_address(old, new):
+    assert edit("apache", old, {"VirtualHost": {"add": ["[2001:db8::1]"]}}) == new
+
+
+@pytest.mark.parametrize("word", ["2001:db8::1", "[192.0.2.1]:80", "[2001:db8::1]:x", "[::g]"])
+def test_apache_refuses_what_is_no_bracketed_literal(word):
+    with pytest.raises(InputError, match="endpoint"):
+        edit("apache", "Listen 80\n", {"Listen": {"add": [word]}})
+
+
+A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+X, Y, Z = "2001:db8::1", "2001:db8::2", "2001:db8::3"
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted", "result"),
+    [
+        ([A], [X], [A, X]),
+        ([A, B, C], [X], [A, X, B]),
+        ([A, B], [X, Y], [A, X, B]),
+        ([A], [X, Y], [A, X, Y]),
+        ([], [X], [X]),
+        ([A, B, X], [X], [A, B, X]),
+        ([A, B, X, Y], [X, Y], [A, X, B]),
+        ([X, Y, A], [Z], [X, Z, A]),
+        ([A, B, C, X], [], [A, X, B]),
+        ([A, B], [], [A, B]),
+    ],
+)
+def test_resolv_keeps_the_first_and_both_families(present, wanted, result):
+    text = "# mine\nsearch a.example\n" + "".join(f"nameserver {word}\n" for word in present) + "options timeout:1\n"
+    new = edit("resolv", text, {"nameserver": {"add": wanted}})
+    assert [line.split()[1] for line in new.splitlines() if line.startswith("nameserver")] == result
+    rest = [line for line in new.splitlines() if not line.startswith("nameserver")]
+    assert rest == ["# mine", "search a.example", "options timeout:1"]
+
+
+@pytest.mark.parametrize("word", ["[2001:db8::1]", "ns.example", "2001:db8::1/64"])
+def test_resolv_refuses_what_the_library_ignores_in_silence(word):
+    with pytest.raises(InputError, match="nameserver"):
+        edit("resolv", "", {"nameserver": {"add": [word]}})
+
+
+def test_resolv_refuses_a_file_that_a_program_writes():
+    with pytest.raises(InputError, match="NetworkManager"):
+        edit("resolv", "# Generated by NetworkManager\n", {"nameserver": {"add": [X]}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("-a 0.0.0.0:80 -T localhost:6082", "-a 0.0.0.0:80 -a [::]:80 -T localhost:6082"),
+        ("-a 192.0.2.1:80,PROXY \\\n  -s x", "-a 192.0.2.1:80,PROXY -a [::]:80,PROXY \\\n  -s x"),
+        ("-a six=192.0.2.1:80", "-a six=192.0.2.1:80 -a [::]:80"),
+        ("-a192.0.2.1", "-a192.0.2.1 -a [::]:80"),
+        ("-a 192.0.2.1:80 -a 192.0.2.2:80", "-a 192.0.2.1:80 -a [::]:80 -a 192.0.2.2:80"),
+        ("-a :80", "-a :80"),
+        ("-a 0.0.0.0:80 -a [::]:80", "-a 0.0.0.0:80 -a [::]:80"),
+        ("-a 127.0.0.1:80", "-a 127.0.0.1:80"),
+        ("-a /run/v.sock,mode=666", "-a /run/v.sock,mode=666"),
+    ],
+)
+def test_varnishd_gets_a_twin_for_each_ipv4_address(old, new):
+    unit = "[Service]\n# -a 0.0.0.0:80\nExecStart=\nExecStart=/usr/sbin/varnishd -F {}\nRestart=no\n"
+    assert edit("varnishd", unit.format(old), {"listen": {"add": ["[::]"]}}) == unit.format(new)
+
+
+@pytest.mark.parametrize("word", ["$ADDRESS", "www.example:80", "'192.0.2.1:80'"])
+def test_varnishd_refuses_what_it_cannot_read(word):
+    with pytest.raises(InputError, match="not ADDRESS:PORT"):
+        edit("varnishd", f"[Service]\nExecStart=/usr/sbin/varnishd -a {word}\n", {"listen": {"add": ["[::]"]}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.0.0.0,21\n", ",21\n"), (",21\n", ",21\n"), ("21", "21"), ("*,21", "*,21")]
+)
+def test_pureftpd_binds_all_addresses(old, new):
+    assert edit("pureftpd_bind", old, {"address": ""}) == new
+
+
+@pytest.mark.parametrize("old", ["192.0.2.1,21\n", "::,21\n"])
+def test_pureftpd_one_address_is_refused(old):
+    with pytest.raises(InputError, match="Bind"):
+        edit("pureftpd_bind", old, {"address": ""})
+
+
+def test_key_value_and_lines():
+    assert edit("key_value", "#A=0\nA=1\nexport B = 2\n", {"A": "3", "B": "4", "C": 5}) == (
+        "#A=0\nA=3\nexport B = 4\nC=5\n"
+    )
+    assert edit("lines", "a\r\nb", {"add": ["b", "c"]}) == "a\r\nb\r\nc\r\n"
+    with pytest.raises(InputError, match="quotes"):
+        edit("key_value", "", {"A": True})
+
+
+SETTINGS = {
+    "apache": {"Listen": {"add": ["[2001:db8::1]", "[2001:db8::2]"]}, "VirtualHost": {"add": ["[2001:db8::1]"]}},
+    "dovecot": {"listen": {"add": ["::"]}, "other": "1"},
+    "key_value": {"A": "1 2"},
+    "lines": {"add": ["a b", "c"]},
+    "postfix": {"inet_protocols": "all", "list": {"add": ["a", "b"]}},
+    "pureftpd_bind": {"address": ""},
+    "resolv": {"nameserver": {"add": [X, Y]}},
+    "varnishd": {"listen": {"add": ["[::]", "[2001:db8::1]"]}},
+}
+PIECES = [
+    *["\n", "\r\n", " ", "\t", "#", "=", ",", "\\", "{", "}", "<", ">", "\x0c", "\u2028", "x"],
+    *[
+        "a",
+        "A",
+        "listen",
+        "Listen ",
+        "<VirtualHost ",
+        "</VirtualHost>",
+        "192.0.2.1:80",
+        "0.0.0.0:80",
+        "[2001:db8::1]:80",
+    ],
+    *[
+        "inet_protocols",
+        "list",
+        "ipv4",
+        "nameserver ",
+        "192.0.2.1",
+        "192.0.2.2",
+        "2001:db8::1",
+        "ExecStart=v -a ",
+        "21",
+    ],
+]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@limits(max_examples=40, deadline=None)
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=30))
+def test_twice_is_the_same_as_once(form, pieces):
+    try:
+        once = edit(form, "".join(pieces), SETTINGS[form])
+    except InputError:
+        return
+    assert edit(form, once, SETTINGS[form]) == once

@@ -1,0 +1,316 @@
+"""All of a change or none of it, whatever fails and whenever the run is killed.
+
+The service is a script that loads its file on "reload"; what it has loaded is what a client would see.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+
+import pytest
+from module_utils import _transaction
+from module_utils._errors import DualStackError, InputError
+from module_utils._transaction import execute, parse
+
+SERVICE = """#!/bin/sh
+cd {directory}
+case $1 in
+check) ! grep -q invalid conf || {{ echo "conf: invalid word"; exit 1; }} ;;
+reload) echo reload >> log; cp conf loaded; ! grep -q crash conf || {{ echo "cannot bind"; exit 2; }} ;;
+status) grep -q dead loaded && {{ echo "not running"; exit 3; }}; exit 0 ;;
+esac
+"""
+
+
+class World:
+    """A directory with a service, its configuration and the transaction's store."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.conf = directory / "conf"
+        self.script = directory / "service"
+        self.conf.write_text("# mine\na=1\n")
+        self.conf.chmod(0o640)
+        (directory / "loaded").write_text(self.conf.read_text())
+        self.script.write_text(SERVICE.format(directory=directory))
+        self.script.chmod(0o755)
+        self.store = str(directory / "store")
+
+    def request(self, value="2", **more):
+        files = [{"path": str(self.conf), "format": "key_value", "set": {"a": value}}]
+        params = {"name": "x", "files": files, "validate": [[str(self.script), "check"]]}
+        params |= {"apply": [f"{self.script} reload"], "verify": [{"command": [str(self.script), "status"]}]}
+        return parse(params | more)
+
+    def run(self, *args, check_mode=False, **more):
+        return execute(self.request(*args, **more), check_mode, self.store)
+
+    def revert(self, **more):
+        return self.run(state="reverted", **more)
+
+    @property
+    def loaded(self):
+        return (self.directory / "loaded").read_text()
+
+    def tree(self):
+        """Everything outside the store, but the log of the service."""
+        return {
+            str(path): (path.read_bytes(), path.stat().st_mode)
+            for path in sorted(self.directory.rglob("*"))
+            if path.is_file() and "store" not in path.parts and path.name != "log"
+        }
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_a_change_is_written_applied_and_not_repeated(world):
+    first, second = world.run(), world.run()
+    assert (first.changed, second.changed) == (True, False)
+    assert world.conf.read_text() == world.loaded == "# mine\na=2\n"
+    assert world.conf.stat().st_mode & 0o777 == 0o640
+    assert [command.split()[-1] for command in first.commands] == ["check", "reload", "status"]
+    assert [command.split()[-1] for command in second.commands] == ["status"]
+    assert first.files == (str(world.conf),)
+
+
+def test_check_mode_shows_exactly_what_a_run_does_and_writes_nothing(world):
+    before = world.tree()
+    shown = world.run(check_mode=True)
+    assert world.tree() == before
+    assert not pathlib.Path(world.store).exists()
+    done = world.run()
+    assert (shown.changed, shown.diff, shown.files) == (True, done.diff, done.files)
+    assert (shown.diff[0]["before"], shown.diff[0]["after"]) == ("# mine\na=1\n", "# mine\na=2\n")
+    assert not world.run(check_mode=True).changed
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "words"),
+    [("invalid", "validate", "invalid word"), ("crash", "apply", "cannot bind"), ("dead", "verify", "not running")],
+)
+@pytest.mark.parametrize("changed_before", [False, True])
+def test_a_failure_puts_everything_back(world, value, step, words, changed_before):
+    if changed_before:
+        world.run()
+    before = world.tree()
+    with pytest.raises(DualStackError, match=words) as caught:
+        world.run(value)
+    assert caught.value.details["step"] == step
+    assert caught.value.details["restored"] is True
+    assert world.tree() == before
+    assert world.revert().changed is changed_before
+    assert world.conf.read_text() == world.loaded == "# mine\na=1\n"
+
+
+def test_a_rejected_file_never_reaches_the_service(world):
+    with pytest.raises(DualStackError):
+        world.run("invalid")
+    assert not (world.directory / "log").exists()
+
+
+def test_both_errors_are_told_when_restoring_fails_too(world):
+    world.script.write_text(world.script.read_text().replace("! grep -q crash conf ||", "grep -q nothing conf ||"))
+    with pytest.raises(DualStackError, match="RESTORING FAILED TOO") as caught:
+        world.run()
+    assert len(caught.value.details["restore_errors"]) == 1
+    assert world.conf.read_text() == "# mine\na=1\n"
+
+
+def test_a_file_that_cannot_be_written_undoes_those_before_it(world):
+    before = world.tree()
+    extra = {"path": f"{world.conf}/below-a-file", "content": "x"}
+    with pytest.raises(DualStackError, match="below-a-file"):
+        world.run(files=[{"path": str(world.conf), "format": "lines", "set": {"add": ["b"]}}, extra])
+    assert world.tree() == before
+
+
+def test_a_service_that_does_not_follow_its_unchanged_files_is_an_error(world):
+    world.run()
+    (world.directory / "loaded").write_text("dead")
+    with pytest.raises(DualStackError, match=r"nothing was changed(.|\n)*reload"):
+        world.run()
+
+
+def test_several_files_are_one_unit(world):
+    drop_in, gone = world.directory / "new.d" / "y.conf", world.directory / "gone"
+    gone.write_text("yes\n")
+    gone.chmod(0o600)
+    before = world.tree()
+    files = [
+        {"path": str(drop_in), "content": "z\n", "mode": "0600"},
+        {"path": str(gone)},
+        {"path": str(world.conf), "format": "key_value", "set": {"a": "2"}},
+        {"path": str(world.conf), "format": "lines", "set": {"add": ["b"]}},
+        {"path": str(world.directory / "none"), "format": "lines", "set": {"add": ["b"]}, "optional": True},
+    ]
+    assert len(world.run(files=files).files) == 3
+    assert drop_in.stat().st_mode & 0o777 == 0o600
+    assert not gone.exists()
+    assert world.conf.read_text() == "# mine\na=2\nb\n"
+    assert not world.run(files=files).changed
+    world.revert()
+    assert world.tree() == before
+
+
+def test_a_pattern_edits_all_its_files_once(world):
+    (world.directory / "p.d").mkdir()
+    for name in ("1", "2"):
+        (world.directory / "p.d" / name).write_text("a=1\n")
+    (world.directory / "p.d" / "3").symlink_to("1")
+    world.run(files=[{"path": f"{world.directory}/p.d/*", "format": "key_value", "set": {"a": "2"}}])
+    assert [(world.directory / "p.d" / name).read_text() for name in "123"] == ["a=2\n"] * 3
+    assert (world.directory / "p.d" / "3").is_symlink()
+
+
+def test_revert_is_exact_and_then_nothing_is_left_to_revert(world):
+    before = world.tree()
+    world.run()
+    world.run("3")
+    assert world.revert(check_mode=True).diff[0]["after"] == "# mine\na=1\n"
+    assert world.revert().changed
+    assert world.tree() == before
+    assert world.loaded == "# mine\na=1\n"
+    assert not world.revert().changed
+
+
+def test_revert_refuses_files_that_an_admin_edited_since(world):
+    world.run()
+    world.conf.write_text("# mine\na=2\nb=admin\n")
+    with pytest.raises(InputError, match=f"{world.conf}: was edited"):
+        world.revert()
+    assert world.conf.read_text() == "# mine\na=2\nb=admin\n"
+    world.run("3")  # our next change does not make the admin's edit ours
+    with pytest.raises(InputError, match="was edited"):
+        world.revert()
+
+
+def test_a_failed_revert_leaves_the_change_in_place(world):
+    world.run()
+    before = world.tree()
+    world.script.write_text(world.script.read_text().replace("grep -q crash", "grep -q a=1"))
+    with pytest.raises(DualStackError, match="cannot bind"):
+        world.revert()
+    world.script.write_text(SERVICE.format(directory=world.directory))
+    assert world.tree() == before
+    world.revert()
+    assert world.conf.read_text() == "# mine\na=1\n"
+
+
+def test_revert_asks_ipv4_only(world):
+    with socket.create_server(("127.0.0.1", 0)) as legacy:
+        world.run()
+        world.revert(verify=[{"port": legacy.getsockname()[1]}])
+    assert world.conf.read_text() == "# mine\na=1\n"
+
+
+def test_secrets_are_not_shown(world):
+    secret = world.directory / "secret"
+    result = world.run(files=[{"path": str(secret), "content": "hunter2", "mode": "0600", "diff": False}])
+    assert "hunter2" not in repr(result)
+    assert result.diff
+    assert "hunter2" not in repr(world.revert(files=[]))
+
+
+def test_a_mode_alone_is_a_change_and_shown(world):
+    files = [{"path": str(world.conf), "content": "# mine\na=1\n", "mode": "0600"}]
+    result = world.run(files=files)
+    assert result.changed
+    assert result.diff[0]["before"] != result.diff[0]["after"]
+    assert not world.run(files=files).changed
+
+
+def test_all_problems_of_the_input_are_told_at_once(world):
+    before = world.tree()
+    with pytest.raises(InputError) as caught:
+        parse(
+            {
+                "name": "../x",
+                "files": [
+                    {"path": "relative", "content": "x", "mode": "rw"},
+                    {"path": "/x", "format": "ini", "set": {}},
+                    {"path": "/x", "content": "x", "format": "lines", "set": {}},
+                ],
+                "apply": ["'", []],
+                "verify": [{}, {"port": 0, "families": ["ipx"], "expect": "("}, {"port": 1, "resolver": "::1"}],
+            }
+        )
+    assert len(caught.value.problems) == 12
+    with pytest.raises(InputError) as caught:
+        world.run(
+            files=[
+                {"path": "/nonexistent/main.cf", "format": "postfix", "set": {"a": "b"}},
+                {"path": str(world.conf), "format": "key_value", "set": {"a": True}},
+                {"path": str(world.directory), "content": "x"},
+            ]
+        )
+    assert len(caught.value.problems) == 3
+    assert "dualstack_services" in caught.value.problems[0]
+    assert world.tree() == before
+
+
+def kill_at(write, world, monkeypatch, action):
+    """Run ACTION in a child that is killed at its WRITE-th write; return whether it was."""
+    child = os.fork()
+    if not child:
+        left = [write]
+
+        def counted(real):
+            def wrapped(*args):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args)
+
+            return wrapped
+
+        for name in ("write_file", "run"):
+            monkeypatch.setattr(_transaction, name, counted(getattr(_transaction, name)))
+        for name in ("save", "keep", "forget", "restore_points"):
+            monkeypatch.setattr(_transaction.Snapshots, name, counted(getattr(_transaction.Snapshots, name)))
+        try:
+            action()
+        except DualStackError:
+            os._exit(0)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+STORIES = {
+    "a change": lambda world, files: world.run(files=files),
+    "a failure": lambda world, files: world.run(files=[*files, {"path": f"{world.conf}", "content": "a=dead"}]),
+    "a revert": lambda world, files: world.revert(),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("next_run", ["again", "revert"])
+def test_a_run_killed_anywhere_is_made_good_by_the_next(tmp_path, monkeypatch, story, next_run):
+    for write in range(1, 40):
+        directory = tmp_path / str(write)
+        directory.mkdir()
+        world = World(directory)
+        before = world.tree()
+        files = [
+            {"path": str(world.conf), "format": "key_value", "set": {"a": "2"}},
+            {"path": str(directory / "y.conf"), "content": "y"},
+        ]
+        if story == "a revert":
+            world.run(files=files)
+        killed = kill_at(write, world, monkeypatch, lambda world=world, files=files: STORIES[story](world, files))
+        if next_run == "again":
+            shown = world.run(files=files, check_mode=True)
+            done = world.run(files=files)
+            assert (shown.changed, shown.diff) == (done.changed, done.diff)
+            assert world.loaded == world.conf.read_text() == "# mine\na=2\n"
+            assert not world.run(files=files).changed
+        world.revert(files=files)
+        assert world.tree() == before
+        assert world.loaded == "# mine\na=1\n"
+        assert not list(directory.rglob("*.json"))
+        if not killed:
+            return
+    pytest.fail("the run has more steps than the test expects")
