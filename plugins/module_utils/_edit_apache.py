@@ -49,18 +49,19 @@ class _Listen:
 
 
 def edit(text: str, settings: Settings) -> str:
-    """Return TEXT with ``Listen`` ``{add: ["[A6]" or "[A6]:PORT"]}`` or ``*``, and ``VirtualHost`` ``{add: [...]}``."""
+    """Return TEXT with ``Listen`` and ``VirtualHost`` as SETTINGS say: ``{add: ["[A6]" or "[A6]:PORT"]}`` or ``*``."""
     only_keys(settings, "Listen", "VirtualHost")
     lines = split_lines(text)
     problems: list[str] = []
     for key, value in settings.items():
         try:
-            if key == "VirtualHost":
-                lines = _virtual_hosts(lines, bracketed(key, additions(key, value)))
-            elif is_addition(value):
-                lines = _twins(lines, bracketed(key, additions(key, value)))
+            twins, wildcards = (_twins, _wildcards) if key == "Listen" else (_host_twins, _host_wildcards)
+            if is_addition(value):
+                lines = twins(lines, bracketed(key, additions(key, value)))
+            elif scalar(key, value) == "*":
+                lines = wildcards(lines)
             else:
-                lines = _wildcards(lines, scalar(key, value))
+                raise InputError([f'{key}: {value!r} is not understood; write "*" or {{add: ["[2001:db8::1]:80"]}}'])
         except InputError as error:
             problems += error.problems
     if problems:
@@ -126,9 +127,7 @@ def _insert(lines: list[str], after: dict[int, list[str]]) -> list[str]:
     return changed
 
 
-def _wildcards(lines: list[str], value: str) -> list[str]:
-    if value != "*":
-        raise InputError([f'Listen: {value!r} is not understood; write "*" or {{add: ["[2001:db8::1]:80"]}}'])
+def _wildcards(lines: list[str]) -> list[str]:
     listens = _listens(lines)
     changed = list(lines)
     problems = []
@@ -148,7 +147,23 @@ def _wildcards(lines: list[str], value: str) -> list[str]:
     return changed
 
 
-def _virtual_hosts(lines: list[str], wanted: list[tuple[str, str]]) -> list[str]:
+def _host_wildcards(lines: list[str]) -> list[str]:
+    """Only check: over IPv6 the default site would answer for a virtual host of one IPv4 address."""
+    problems = []
+    for index, line in enumerate(lines):
+        match = _VHOST.fullmatch(body(line))
+        addresses = [_vhost_endpoint(endpoint)[0] for endpoint in match[2].split()] if match else []
+        if addresses and all(is_ipv4(address) and not is_loopback(address) for address in addresses):
+            problems.append(
+                f"line {index + 1}: <VirtualHost {' '.join(addresses)}> has IPv4 addresses only; over IPv6 the default "
+                "site would answer for it; name the IPv6 addresses to serve it on"
+            )
+    if problems:
+        raise InputError(problems)
+    return lines
+
+
+def _host_twins(lines: list[str], wanted: list[tuple[str, str]]) -> list[str]:
     changed = list(lines)
     for index, line in enumerate(lines):
         match = _VHOST.fullmatch(body(line))

@@ -134,6 +134,8 @@ def _resolv(text: str, settings: Settings) -> str:
         problems.append(f"nameserver: {len(wanted)} servers; the resolver asks the first {MAX_NAMESERVERS} only")
     if problems:
         raise InputError(problems)
+    if not wanted:
+        return text
     lines = split_lines(text)
     places = [index for index, line in enumerate(lines) if re.match(r"nameserver\s+\S", body(line))]
     present = [body(lines[index]).split()[1] for index in places]

@@ -122,7 +122,7 @@ def parse(params: Params) -> Request:
 
 def _list(params: Params, key: str) -> list[object]:
     value = params.get(key)
-    return list(value) if isinstance(value, (list, tuple)) else []
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def _entries(params: Params, key: str) -> list[tuple[str, dict[str, object]]]:
@@ -189,22 +189,27 @@ def _check(
     elif kinds == ["command"]:
         commands.append(_command(entry["command"], f"{place}.command", problems))
     elif kinds == ["resolver"]:
-        checks.append(Resolver(str(entry["resolver"]), str(entry.get("name", "localhost"))))
+        checks += [Resolver(str(server), str(entry.get("name", "localhost"))) for server in _list(entry, "resolver")]
     else:
-        port, expect, address = int(str(entry["port"])), str(entry.get("expect", "")), str(entry.get("address", ""))
-        if address and "families" not in entry:
-            families = ["ipv6" if ":" in address else "ipv4"]
-        else:
-            families = [str(family) for family in _list(entry, "families")] or list(FAMILIES)
-        if not 0 < port < 65536:
-            problems.append(f"{place}: port {port} is not between 1 and 65535")
+        expect, send = str(entry.get("expect", "")), str(entry.get("send", ""))
+        families = [str(family) for family in _list(entry, "families")] or list(FAMILIES)
+        places = [("", tuple(families))]
+        if entry.get("address"):
+            places = [(text, _family(text)) for text in map(str, _list(entry, "address"))]
+        for port in map(int, map(str, _list(entry, "port"))):
+            if not 0 < port < 65536:
+                problems.append(f"{place}: port {port} is not between 1 and 65535")
+            checks += [Listener(port, family, address, expect, send) for address, family in places]
         if unknown := [family for family in families if family not in FAMILIES]:
             problems.append(f"{place}: families has {', '.join(unknown)}; write ipv4 or ipv6")
         try:
             re.compile(expect)
         except re.error as error:
             problems.append(f"{place}: expect {expect!r} is not a regular expression: {error}")
-        checks.append(Listener(port, tuple(families), address, expect, str(entry.get("send", ""))))
+
+
+def _family(address: str) -> tuple[str, ...]:
+    return ("ipv6",) if ":" in address else ("ipv4",)
 
 
 # --- the plan ---

@@ -67,7 +67,7 @@ options:
             families.
           - V(apache) has C(Listen) and C(VirtualHost); twins are put beside IPv4 literals, never where IPv6 is
             served, and never beside loopback addresses. C(Listen) set to C(*) makes the wildcard of C(Listen
-            0.0.0.0:PORT).
+            0.0.0.0:PORT); C(VirtualHost) set to C(*) refuses sites that only IPv4 addresses name.
           - V(resolv) has C(nameserver), see resolv.conf(5). Three servers at most, the first stays first.
           - V(varnishd) has C(listen), for the C(-a) options of a unit's ExecStart, see varnishd(1).
           - V(pureftpd_bind) has C(address), for the file C(Bind) of pure-ftpd-wrapper(8), where only no address at
@@ -109,17 +109,18 @@ options:
     default: []
     suboptions:
       port:
-        description: TCP port that must accept a connection from this host.
-        type: int
+        description: TCP ports that must accept a connection from this host.
+        type: list
+        elements: int
       families:
-        description: Address families to ask. The default is both, or the family of O(verify[].address).
+        description: Address families to ask. The default is both; O(verify[].address) has its own.
         type: list
         elements: str
         choices: [ipv4, ipv6]
       address:
-        description: Address to ask. Left out, it is one that listens on the port, the loopback address for a
-          wildcard.
-        type: str
+        description: Addresses to ask. Without any, it is one that listens, the loopback address for a wildcard.
+        type: list
+        elements: str
       expect:
         description: Regular expression that the first line of the answer must match.
         type: str
@@ -131,8 +132,9 @@ options:
         description: Command that must end with status 0; it is run once, after the ports and name servers answered.
         type: raw
       resolver:
-        description: Address of a name server that must answer a query over UDP (RFC 1035, section 4.2.1).
-        type: str
+        description: Addresses of name servers that must answer a query over UDP (RFC 1035, section 4.2.1).
+        type: list
+        elements: str
       name:
         description: Name to look up at O(verify[].resolver). That it does not exist is an answer too.
         type: str
@@ -229,13 +231,13 @@ FILE = {
     "optional": {"type": "bool", "default": False},
 }
 CHECK = {
-    "port": {"type": "int"},
+    "port": {"type": "list", "elements": "int"},
     "families": {"type": "list", "elements": "str", "choices": ["ipv4", "ipv6"]},
-    "address": {"type": "str"},
+    "address": {"type": "list", "elements": "str"},
     "expect": {"type": "str"},
     "send": {"type": "str"},
     "command": {"type": "raw"},
-    "resolver": {"type": "str"},
+    "resolver": {"type": "list", "elements": "str"},
     "name": {"type": "str", "default": "localhost"},
 }
 

@@ -157,6 +157,12 @@ def test_apache_virtual_hosts_get_the_twin_address(old, new):
     assert edit("apache", old, {"VirtualHost": {"add": ["[2001:db8::1]"]}}) == new
 
 
+def test_apache_wildcard_is_refused_where_the_default_site_would_answer_over_ipv6():
+    assert edit("apache", "<VirtualHost *:80>\n", {"VirtualHost": "*"}) == "<VirtualHost *:80>\n"
+    with pytest.raises(InputError, match="default site"):
+        edit("apache", "<VirtualHost 192.0.2.1:80>\n", {"VirtualHost": "*"})
+
+
 @pytest.mark.parametrize("word", ["2001:db8::1", "[192.0.2.1]:80", "[2001:db8::1]:x", "[::g]"])
 def test_apache_refuses_what_is_no_bracketed_literal(word):
     with pytest.raises(InputError, match="endpoint"):
@@ -178,8 +184,8 @@ X, Y, Z = "2001:db8::1", "2001:db8::2", "2001:db8::3"
         ([A, B, X], [X], [A, B, X]),
         ([A, B, X, Y], [X, Y], [A, X, B]),
         ([X, Y, A], [Z], [X, Z, A]),
-        ([A, B, C, X], [], [A, X, B]),
-        ([A, B], [], [A, B]),
+        ([A, B, C, X], [X], [A, X, B]),
+        ([A, B, C, X], [], [A, B, C, X]),
     ],
 )
 def test_resolv_keeps_the_first_and_both_families(present, wanted, result):
