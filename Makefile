@@ -1,0 +1,83 @@
+# The front door. `make help` lists what it can do.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
+export ANSIBLE_HOME := $(CURDIR)/build/ansible
+export YAMLLINT_CONFIG_FILE := $(CURDIR)/.config/yamllint.yml
+# Scenarios live in molecule/, where a newcomer looks for them.
+export MOLECULE_GLOB := molecule/*/molecule.yml
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: demo
+demo: .venv/controller lab-tools ## from a bare machine to a dual stack lab, with the proof at the end (root or sudo)
+	@python tests/lab/demo.py
+
+.PHONY: lab-up
+lab-up: .venv/controller lab-tools ## start the lab anew, in its legacy, IPv4-only state
+	@python tests/lab/lab.py up
+
+.PHONY: lab-down
+lab-down: .venv/controller ## remove the lab's containers and networks, and nothing else
+	@python tests/lab/lab.py down
+
+.PHONY: test
+test: check molecule demo-test ## everything: lint, unit, molecule scenarios, the demonstration run twice
+
+.PHONY: check
+check: lint unit ## what a commit must pass, in under a minute
+
+.PHONY: lint
+lint: .venv/developer ## ruff, mypy, yamllint, ansible-lint (profile production)
+	ruff check
+	ruff format --check
+	mypy
+	yamllint -c $(YAMLLINT_CONFIG_FILE) --strict .
+	ansible-lint -c .config/ansible-lint.yml --strict
+
+.PHONY: unit
+unit: .venv/developer ## the core and the plugins, without a lab
+	pytest tests/unit
+
+.PHONY: molecule
+molecule: .venv/developer lab-tools ## molecule scenarios on real Debian 12 and 13 hosts; S=postfix for one of them
+ifdef S
+	molecule test -s $(S)
+else
+	molecule test --all --exclude convert
+	molecule test -s convert
+endif
+
+.PHONY: demo-test
+demo-test: .venv/developer lab-tools ## the demonstration from the legacy state, and again on the converted lab
+	pytest tests/lab
+
+.PHONY: build
+build: .venv/controller ## the collection's tarball, in dist/
+	ansible-galaxy collection build --force --output-path dist
+
+.PHONY: clean
+clean: lab-down ## remove the lab and everything that was made in this folder
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: python-tools lab-tools
+python-tools:
+	@tests/lab/require python
+lab-tools:
+	@tests/lab/require lab
+
+.venv/controller: .config/requirements.txt | python-tools
+	test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/pip install --quiet --requirement .config/requirements.txt
+	@touch $@
+
+.venv/developer: .config/requirements-dev.txt .venv/controller
+	.venv/bin/pip install --quiet --requirement .config/requirements-dev.txt
+	@touch $@

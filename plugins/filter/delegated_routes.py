@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Turn the plan's records into the routes of an edge router."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: delegated_routes
+version_added: 0.1.0
+author:
+  - The dualstack.fleet developers (@dualstack)
+short_description: The static routes that an edge router needs for the plan's delegated prefixes
+description:
+  - Takes the C(dualstack) records of hosts, as the inventory plugin P(dualstack.fleet.plan#inventory) makes them, and returns
+    one route for each delegated prefix, by the host's own address as next hop. Hosts without a delegated prefix give none.
+positional: device
+options:
+  _input:
+    description: Records with C(delegated_prefix) and C(next_hop).
+    type: list
+    elements: dict
+    required: true
+  device:
+    description: The router's interface on the hosts' network. Empty leaves the choice to the kernel.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: The routes of two hosts
+  ansible.builtin.debug:
+    msg: "{{ [hostvars.web1.dualstack, hostvars.web2.dualstack] | dualstack.fleet.delegated_routes('eth0') }}"
+"""
+
+RETURN = r"""
+_value:
+  description: Routes in the form of the option O(dualstack.fleet.edge_routes#module:config), in the order of the records.
+  type: list
+  elements: dict
+  sample: [{dest: "2001:db8:200:1011::/64", via: "2001:db8:100:1::c:1011", dev: eth0}]
+"""
+
+from ansible.errors import AnsibleFilterError
+
+
+def delegated_routes(records, device=""):
+    """Return the routes of RECORDS for a router whose interface on their network is DEVICE."""
+    try:
+        wanted = [record for record in records if record["delegated_prefix"]]
+        routes = [{"dest": record["delegated_prefix"], "via": record["next_hop"]} for record in wanted]
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"delegated_routes: not a record of the plan: {error}; pass hostvars' `dualstack`") from error
+    return [{**route, "dev": device} for route in routes] if device else routes
+
+
+class FilterModule:
+    """The filter."""
+
+    def filters(self):
+        return {"delegated_routes": delegated_routes}
