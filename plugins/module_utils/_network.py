@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's IPv6 addresses and routes as values: what is wanted, and the commands there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ._errors import DualStackError, InputError
+from ._routes import address_text, parse_address, parse_prefix, prefix_text
+from ._rtnetlink import UNICAST, UNREACHABLE, KernelAddress, KernelRoute
+
+METRIC = 1024
+_ADDRESS_KEYS, _ROUTE_KEYS = {"address", "device"}, {"dest", "via", "type", "metric", "device"}
+
+
+@dataclass(frozen=True, order=True)
+class Address:
+    """One address with its prefix length, on one interface."""
+
+    device: str
+    value: bytes
+    length: int
+
+    def __str__(self) -> str:
+        return f"{address_text(self.value)}/{self.length}"
+
+    def command(self, action: str) -> list[str]:
+        """Return the ip(8) command that does ACTION with the address."""
+        return ["ip", "-6", "address", action, str(self), "dev", self.device]
+
+
+@dataclass(frozen=True, order=True)
+class HostRoute:
+    """One route of a host; the device of an unreachable one is empty."""
+
+    dest: bytes
+    length: int
+    via: bytes
+    device: str
+    type: str
+    metric: int
+
+    def __str__(self) -> str:
+        return " ".join(self.words())
+
+    def words(self) -> list[str]:
+        """Return the route in ip(8)'s words."""
+        words = ["unreachable"] if self.type == "unreachable" else []
+        words.append(prefix_text(self.dest, self.length))
+        words += ["via", address_text(self.via)] if self.via else []
+        words += ["dev", self.device] if self.device else []
+        return [*words, "metric", str(self.metric)]
+
+    def command(self, action: str) -> list[str]:
+        """Return the ip(8) command that does ACTION with the route."""
+        return ["ip", "-6", "route", action, *self.words()]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one interface shall have, including addresses that live on lo for it."""
+
+    device: str
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[HostRoute, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the host has now."""
+
+    indexes: Mapping[str, int]
+    addresses: Sequence[KernelAddress]
+    routes: Sequence[KernelRoute]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Commands in order, and those that undo them, in their order."""
+
+    commands: tuple[list[str], ...] = ()
+    undo: tuple[list[str], ...] = ()
+
+
+def parse_wanted(
+    device: str,
+    addresses: Iterable[Mapping[str, object]],
+    routes: Iterable[Mapping[str, object]],
+    devices: Collection[str],
+) -> Wanted:
+    """Return the wanted state of DEVICE, or raise InputError with every problem. DEVICES are the host's interfaces."""
+    problems: list[str] = []
+    if device not in devices:
+        problems.append(f"device {device} is not on this host: it has {', '.join(sorted(devices))}")
+    found_addresses: dict[bytes, Address] = {}
+    for number, record in enumerate(addresses):
+        try:
+            address = _parse_address_record(record, device)
+            earlier = found_addresses.setdefault(address.value, address)
+            if earlier != address:
+                raise ValueError(f"{address} on {address.device} contradicts {earlier} on {earlier.device}: keep one")
+        except ValueError as error:
+            problems.append(f"addresses[{number}]: {error}")
+    found_routes: dict[tuple[bytes, int, int], HostRoute] = {}
+    for number, record in enumerate(routes):
+        try:
+            route = _parse_route_record(record, device)
+            if route.via in found_addresses:
+                raise ValueError(f"via {address_text(route.via)} is an address of this host itself: name the router")
+            previous = found_routes.setdefault((route.dest, route.length, route.metric), route)
+            if previous != route:
+                raise ValueError(f"{route} contradicts {previous}: keep one, or give them different metrics")
+        except ValueError as error:
+            problems.append(f"routes[{number}]: {error}")
+    if problems:
+        raise InputError(problems)
+    # A next hop is reachable only after the route to its link.
+    ordered = sorted(found_routes.values(), key=lambda route: bool(route.via))
+    return Wanted(device, tuple(found_addresses.values()), tuple(ordered))
+
+
+def _given(record: Mapping[str, object], known: Collection[str]) -> dict[str, object]:
+    given = {name: value for name, value in record.items() if value not in (None, "")}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(unknown)}: known are {', '.join(sorted(known))}")
+    return given
+
+
+def _parse_address_record(record: Mapping[str, object], device: str) -> Address:
+    given = _given(record, _ADDRESS_KEYS)
+    text, on = str(given.get("address", "")), str(given.get("device", device))
+    host, _slash, digits = text.partition("/")
+    try:
+        value = parse_address(host)
+    except ValueError as error:
+        raise ValueError(f"address {text!r} {error}") from None
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 128):
+        raise ValueError(f"address {text} needs a prefix length from 1 to 128: write, for example, {host}/128")
+    length = int(digits)
+    if value[0] == 0xFF or value[:2] == b"\xfe\x80" or int.from_bytes(value, "big") < 2:
+        raise ValueError(f"address {text} is not a unicast address of the plan: give a global one")
+    if length < 127 and parse_prefix_of(value, length) == value:
+        raise ValueError(
+            f"address {text} is the subnet-router anycast address (RFC 4291 section 2.6.1): choose another"
+        )
+    if on not in (device, "lo"):
+        raise ValueError(f"address {text} is for {on}: use lo or {device}, and one call for each interface")
+    return Address(on, value, length)
+
+
+def parse_prefix_of(value: bytes, length: int) -> bytes:
+    """Return the packed network of a packed address."""
+    kept = int.from_bytes(value, "big") >> (128 - length) << (128 - length)
+    return kept.to_bytes(16, "big")
+
+
+def _parse_route_record(record: Mapping[str, object], device: str) -> HostRoute:
+    given = _given(record, _ROUTE_KEYS)
+    if "dest" not in given:
+        raise ValueError("dest is missing: name a prefix, or default")
+    text, kind = str(given["dest"]), str(given.get("type", "unicast"))
+    try:
+        dest, length = parse_prefix(text)
+    except ValueError as error:
+        raise ValueError(f"dest {text} {error}") from None
+    via = b""
+    if "via" in given:
+        try:
+            via = parse_address(str(given["via"]))
+        except ValueError as error:
+            raise ValueError(f"via {given['via']} {error}") from None
+    try:
+        metric = int(str(given.get("metric", METRIC)))
+    except ValueError:
+        metric = 0
+    if not 0 < metric < 1 << 32:
+        raise ValueError(f"metric {given.get('metric')!r} must be a number from 1 to 4294967295")
+    if kind not in ("unicast", "unreachable"):
+        raise ValueError(f"type {kind!r} is not known: use unicast or unreachable")
+    if kind == "unreachable":
+        if via:
+            raise ValueError(f"an unreachable route ({text}) has no via: remove it")
+        return HostRoute(dest, length, b"", "", kind, metric)
+    if not length and not via:
+        raise ValueError("the default route needs a via: name the router")
+    on = str(given.get("device", device))
+    if on != device:
+        raise ValueError(f"route {text} is for {on}: use {device}, and one call for each interface")
+    return HostRoute(dest, length, via, on, kind, metric)
+
+
+def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
+    """Return what makes WANTED true in the kernel and removes what only OWNED, our last change, had; or raise."""
+    problems: list[str] = []
+    commands: list[list[str]] = []
+    undo: list[list[str]] = []
+    for address in wanted.addresses:
+        here = _find_address(address, observed)
+        if here is None:
+            commands.append(address.command("replace"))
+            undo.append(address.command("del"))
+        elif here.length != address.length:
+            problems.append(
+                f"{address_text(address.value)} is on {address.device} with /{here.length}, wanted is /"
+                f"{address.length}: remove it, or correct the plan"
+            )
+        elif "dadfailed" in here.flags:
+            problems.append(_duplicate(address))
+    for route in wanted.routes:
+        same = _find_routes(route, observed)
+        if len(same) == 1 and _is(route, same[0], observed):
+            continue
+        old = [each for each in owned.routes if _key(each) == _key(route) and any(_is(each, s, observed) for s in same)]
+        if same and not (old and len(same) == 1):
+            problems.append(
+                f"another route to {prefix_text(route.dest, route.length)} of metric {route.metric} exists: "
+                "remove it, or correct the plan"
+            )
+            continue
+        # ip(8) puts a reject route beside a unicast one; so the old one goes by name.
+        mixed = bool(old) and old[0].type != route.type
+        commands.append(route.command("replace"))
+        commands += [old[0].command("del")] if mixed else []
+        undo.append(old[0].command("replace") if old else route.command("del"))
+        undo[-1:] = [route.command("del"), undo[-1]] if mixed else undo[-1:]
+    if problems:
+        raise DualStackError("\n".join(problems), problems=problems)
+    keep_keys, keep = {_key(route) for route in wanted.routes}, {(a.device, a.value) for a in wanted.addresses}
+    for route in owned.routes:
+        if _key(route) not in keep_keys and any(_is(route, here, observed) for here in _find_routes(route, observed)):
+            commands.append(route.command("del"))
+            undo.append(route.command("replace"))
+    for address in owned.addresses:
+        if (address.device, address.value) not in keep and _find_address(address, observed):
+            commands.append(address.command("del"))
+            undo.append(address.command("replace"))
+    return Steps(tuple(commands), tuple(reversed(undo)))
+
+
+def missing(wanted: Wanted, observed: Observed) -> list[str]:
+    """Return what of WANTED the kernel lacks or has not finished checking; a duplicate raises at once."""
+    problems = []
+    for address in wanted.addresses:
+        here = _find_address(address, observed)
+        if here is None:
+            problems.append(f"{address} is not on {address.device}")
+        elif "dadfailed" in here.flags:
+            raise DualStackError(_duplicate(address), address=address_text(address.value))
+        elif "tentative" in here.flags:
+            problems.append(f"{address} on {address.device} is still tentative")
+    for route in wanted.routes:
+        if not any(_is(route, here, observed) for here in _find_routes(route, observed)):
+            problems.append(f"the route {route} is not there")
+    return problems
+
+
+def _duplicate(address: Address) -> str:
+    return (
+        f"{address_text(address.value)} on {address.device} is a duplicate: another host on the link answers for it "
+        "(duplicate address detection, RFC 4862 section 5.4): find that host, or change the plan"
+    )
+
+
+def _find_address(address: Address, observed: Observed) -> KernelAddress | None:
+    index = observed.indexes.get(address.device)
+    return next((a for a in observed.addresses if a.index == index and a.address == address.value), None)
+
+
+def _key(route: HostRoute) -> tuple[bytes, int, int]:
+    return route.dest, route.length, route.metric
+
+
+def _find_routes(route: HostRoute, observed: Observed) -> list[KernelRoute]:
+    """Routes that the kernel would replace: same destination and metric, as far as the interface goes."""
+    index = observed.indexes.get(route.device)
+    return [
+        here
+        for here in observed.routes
+        if (here.dest, here.length, here.metric) == _key(route)
+        # A device route beside those of other interfaces is no contradiction: each link has its own.
+        and (route.via or not index or here.kind != UNICAST or any(hop[1] == index for hop in here.gateways))
+    ]
+
+
+def _is(route: HostRoute, here: KernelRoute, observed: Observed) -> bool:
+    if route.type == "unreachable":
+        return here.kind == UNREACHABLE
+    return here.kind == UNICAST and here.gateways == ((route.via, observed.indexes.get(route.device, 0)),)
+
+
+def to_record(wanted: Wanted) -> dict[str, object]:
+    """Return WANTED in the form of the module's options, for the host's record."""
+    return {
+        "addresses": [{"address": str(address), "device": address.device} for address in wanted.addresses],
+        "routes": [route_record(route) for route in wanted.routes],
+    }
+
+
+def route_record(route: HostRoute) -> dict[str, object]:
+    """Return a route in the form of the module's option."""
+    record: dict[str, object] = {
+        "dest": prefix_text(route.dest, route.length),
+        "type": route.type,
+        "metric": route.metric,
+    }
+    record.update({"via": address_text(route.via)} if route.via else {})
+    record.update({"device": route.device} if route.device else {})
+    return record

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commit-confirmed changes of a host's IPv6 addresses and routes. IPv4 is looked at, never touched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from . import _rtnetlink
+from ._backends import Backend, detect, paths, plan_files, unsettled
+from ._command import run as run_command
+from ._errors import DualStackError, InputError
+from ._files import FileState, read_file, write_file
+from ._network import Observed, Steps, Wanted, missing, parse_wanted, plan_live, to_record
+from ._rollback import Store, arm, clear, confirm, edited_files, leftover, own, revert, undo_now
+from ._routes import PROTOCOL_NAMES, address_text, prefix_text
+from ._rtnetlink import UNREACHABLE
+
+SYSCTL = "/proc/sys/net/ipv6/conf"
+SETTLE_SECONDS = 10.0
+_POLL = 0.05
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one run of the module asks for."""
+
+    state: str = "applied"
+    device: str = ""
+    addresses: Sequence[Mapping[str, object]] = ()
+    routes: Sequence[Mapping[str, object]] = ()
+    window: int = 60
+    backend: str = "auto"
+
+
+def run(request: Request, check: bool = False, store: Store | None = None) -> dict[str, object]:
+    """Carry REQUEST out (with CHECK: only say what would happen) and return the module's result."""
+    store = store or Store()
+    if request.state == "gathered":
+        return _gather(request, store)
+    if check:
+        return _ACTIONS[request.state](request, store, True)
+    with store.locked():
+        return _ACTIONS[request.state](request, store, False)
+
+
+def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
+    if request.window < 5:
+        raise InputError([f"window {request.window} is too short for a new connection: give at least 5 seconds"])
+    observed = _observe()
+    device = request.device or _default_device(observed.indexes)
+    wanted = parse_wanted(device, request.addresses, request.routes, observed.indexes.keys())
+    left = leftover(store)
+    if left.state == "pending":
+        raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
+    if left.state == "fired" and not check:
+        clear(store)
+        observed = _observe()
+    _check_enabled(wanted)
+    backend = detect(device, observed.indexes, request.backend)
+    owned = _owned(store, device, observed.indexes)
+    steps = plan_live(wanted, observed, owned)
+    changes = plan_files(backend, wanted, {name: read_file(name) for name in paths(backend, device)})
+    settings = _settings(wanted)
+    result: dict[str, object] = {
+        "changed": bool(steps.commands or changes or settings),
+        "rollback": left.state,
+        "rollback_detail": left.text,
+        "device": device,
+        "backend": backend.name,
+        "commands": _all_commands(steps, settings, backend if changes else None),
+        "files": [after.path for _before, after in changes],
+        "diff": _diff(steps, changes),
+    }
+    if not result["changed"]:
+        if not check and to_record(owned) != to_record(wanted):
+            own(store, {device: to_record(wanted)})
+        return result
+    if check:
+        return result
+    deadline = arm(
+        store,
+        request.window,
+        commands=steps.undo,
+        reload=backend.reload,
+        changes=changes,
+        settings=[(path, before) for path, before, _value in settings],
+        owned={device: to_record(wanted)},
+    )
+    try:
+        _go(wanted, steps, changes, settings, backend)
+    except BaseException as error:
+        problems = undo_now(store)
+        if not isinstance(error, (DualStackError, OSError)):
+            raise
+        details = error.details if isinstance(error, DualStackError) else {}
+        end = "; ".join(problems) or "everything was put back"
+        raise DualStackError(f"{error}. {end}", **details) from error
+    confirm_by = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(deadline))
+    return {**result, "confirm_by": confirm_by}
+
+
+def _go(
+    wanted: Wanted,
+    steps: Steps,
+    changes: Sequence[tuple[FileState, FileState]],
+    settings: Sequence[tuple[str, str, str]],
+    backend: Backend,
+) -> None:
+    ipv4 = _ipv4(wanted.device)
+    for setting, _before, value in settings:
+        with open(setting, "w", encoding="ascii") as stream:
+            stream.write(value)
+    for command in steps.commands:
+        done = run_command(command)
+        if done.rc:
+            raise DualStackError(f"{' '.join(command)}: {done.output}")
+    _wait(wanted)
+    for _before, after in changes:
+        write_file(after)
+    if changes:
+        for command in backend.reload:
+            done = run_command(command)
+            if done.rc:
+                raise DualStackError(f"{' '.join(command)}: {done.output}")
+            _wait(wanted, reloaded=True)
+    lost = ipv4 - _ipv4(wanted.device)
+    if lost:
+        raise DualStackError(f"{wanted.device} lost {', '.join(sorted(lost))} of its IPv4 configuration")
+
+
+def _wait(wanted: Wanted, reloaded: bool = False) -> None:
+    """Wait until the kernel has all of WANTED and has checked it, and the manager, once it has read its files, too."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        observed = _observe()
+        problems = missing(wanted, observed)
+        if reloaded:
+            problems += unsettled(wanted)
+        if not problems:
+            return
+        if time.monotonic() > end:
+            raise DualStackError(f"after {SETTLE_SECONDS:g} s {'; '.join(problems)}")
+        time.sleep(_POLL)
+
+
+def _confirm(_request: Request, store: Store, check: bool) -> dict[str, object]:
+    left = leftover(store)
+    if left.state == "fired":
+        raise DualStackError(f"there is nothing to confirm: {left.text}. Run state applied again", rollback="fired")
+    if left.state == "pending" and not check:
+        confirm(store)
+    return {"changed": left.state == "pending", "rollback": left.state}
+
+
+def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
+    left = leftover(store)
+    if left.state == "pending":
+        raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
+    if left.state == "fired" and not check:
+        clear(store)
+    edited = edited_files(store)
+    if edited:
+        raise DualStackError(
+            f"{', '.join(edited)} changed after our last write: take those changes out, or remove our lines by hand",
+            edited=edited,
+        )
+    observed = _observe()
+    record = store.load("record.json") or {}
+    commands: list[list[str]] = []
+    for device in record.get("owned", {}):
+        nothing = Wanted(device)
+        commands += plan_live(nothing, observed, _owned(store, device, observed.indexes)).commands
+    originals = store.originals.load()
+    changes = [(read_file(path), original) for path, (original, _ours) in originals.items()]
+    reload = [["networkctl", "reload"]] if any("/systemd/network/" in path for path in originals) else []
+    result = {
+        "changed": bool(commands or changes),
+        "rollback": left.state,
+        "rollback_detail": left.text,
+        "commands": [" ".join(words) for words in [*commands, *(reload if changes else [])]],
+        "files": list(originals),
+        "diff": _diff(Steps(tuple(commands)), changes),
+    }
+    if not check and record:
+        revert(store, commands, reload)
+    return result
+
+
+_ACTIONS = {"applied": _apply, "confirmed": _confirm, "reverted": _revert}
+
+
+def _gather(request: Request, store: Store) -> dict[str, object]:
+    observed = _observe()
+    device = request.device or _default_device(observed.indexes)
+    if device not in observed.indexes:
+        raise InputError([f"device {device} is not on this host: it has {', '.join(sorted(observed.indexes))}"])
+    names = {index: name for name, index in observed.indexes.items()}
+    try:
+        backend = detect(device, observed.indexes, request.backend).name
+    except DualStackError:
+        backend = "unknown"
+    left = leftover(store)
+    return {
+        "changed": False,
+        "device": device,
+        "backend": backend,
+        "rollback": left.state,
+        "rollback_detail": left.text,
+        "addresses": [
+            {
+                "address": f"{address_text(address.address)}/{address.length}",
+                "device": names.get(address.index, str(address.index)),
+                "flags": sorted(address.flags),
+            }
+            for address in observed.addresses
+        ],
+        "routes": [
+            {
+                "dest": prefix_text(here.dest, here.length),
+                "via": address_text(gateway) if gateway else "",
+                "device": names.get(index, ""),
+                "type": "unreachable" if here.kind == UNREACHABLE else "unicast",
+                "metric": here.metric,
+                "protocol": PROTOCOL_NAMES.get(here.protocol, str(here.protocol)),
+            }
+            for here in observed.routes
+            for gateway, index in here.gateways
+        ],
+    }
+
+
+def _observe() -> Observed:
+    return Observed(
+        {name: index for index, name in socket.if_nameindex()},
+        _rtnetlink.addresses(),
+        list(_rtnetlink.routes()),
+    )
+
+
+def _ipv4(device: str) -> set[str]:
+    index = socket.if_nametoindex(device)
+    family = socket.AF_INET
+    found = {
+        f"{socket.inet_ntop(family, address.address)}/{address.length}"
+        for address in _rtnetlink.addresses(family)
+        if address.index == index
+    }
+    for here in _rtnetlink.routes(family):
+        for gateway, out in here.gateways:
+            if out == index:
+                via = f" via {socket.inet_ntop(family, gateway)}" if gateway else ""
+                found.add(f"route {socket.inet_ntop(family, here.dest)}/{here.length}{via}")
+    return found
+
+
+def _default_device(indexes: Mapping[str, int]) -> str:
+    names = {index: name for name, index in indexes.items()}
+    best = sorted(
+        (here.metric, names.get(here.gateways[0][1], ""))
+        for here in _rtnetlink.routes(socket.AF_INET)
+        if not here.length and here.kind == _rtnetlink.UNICAST
+    )
+    if not best:
+        raise InputError([f"this host has no IPv4 default route: name the device, one of {', '.join(sorted(indexes))}"])
+    return best[0][1]
+
+
+def _owned(store: Store, device: str, indexes: Mapping[str, int]) -> Wanted:
+    """Return what we own on DEVICE; an interface that is gone took its part along."""
+    record = (store.load("record.json") or {}).get("owned", {}).get(device)
+    if not record or device not in indexes:
+        return Wanted(device)
+    return parse_wanted(device, record["addresses"], record["routes"], indexes.keys())
+
+
+def _check_enabled(wanted: Wanted) -> None:
+    problems = []
+    for device in sorted({wanted.device, *(address.device for address in wanted.addresses)}):
+        setting = _read_setting(f"{SYSCTL}/{device}/disable_ipv6")
+        if setting != "0":
+            reason = f"net.ipv6.conf.{device}.disable_ipv6 = {setting}" if setting else "the kernel runs without IPv6"
+            problems.append(
+                f"IPv6 is switched off on {device} ({reason}): switch it on, also in the host's sysctl files"
+            )
+    if problems:
+        raise InputError(problems)
+
+
+def _settings(wanted: Wanted) -> list[tuple[str, str, str]]:
+    """Return (file, value now, value wanted) of the kernel settings that differ and can be written."""
+    files = [f"{SYSCTL}/{wanted.device}/{name}" for name in ("accept_ra", "autoconf")]
+    found = [(path, _read_setting(path), "0") for path in files]
+    # networkd reads advertisements itself; a container may forbid writing here. Neither needs the kernel's setting.
+    return [(path, now, value) for path, now, value in found if now not in ("", value) and os.access(path, os.W_OK)]
+
+
+def _read_setting(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def _all_commands(steps: Steps, settings: Sequence[tuple[str, str, str]], backend: Backend | None) -> list[str]:
+    first = [f"sysctl -w {path[len('/proc/sys/') :].replace('/', '.')}={value}" for path, _before, value in settings]
+    return first + [" ".join(words) for words in [*steps.commands, *(backend.reload if backend else ())]]
+
+
+def _diff(steps: Steps, changes: Sequence[tuple[FileState, FileState]]) -> list[dict[str, str]]:
+    entries = []
+    if steps.commands:
+        gone = "".join(f"{' '.join(words[4:])}\n" for words in steps.commands if words[3] == "del")
+        new = "".join(f"{' '.join(words[4:])}\n" for words in steps.commands if words[3] == "replace")
+        entries.append(_entry("kernel", gone, new))
+    for before, after in changes:
+        was, will = ((state.content or b"").decode("utf-8", "replace") for state in (before, after))
+        entries.append(_entry(before.path, was, will))
+    return entries
+
+
+def _entry(label: str, before: str, after: str) -> dict[str, str]:
+    return {"before_header": label, "after_header": label, "before": before, "after": after}

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The dead man's switch of a network change: a timer and a boot guard that undo it unless it is confirmed."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from . import _undo
+from ._command import run
+from ._errors import DualStackError
+from ._files import STORE, FileState, Snapshots, write_file
+
+UNIT = "dualstack-rollback"
+GUARD = "/etc/systemd/system/dualstack-network-guard.service"
+GUARD_LINK = "/etc/systemd/system/sysinit.target.wants/dualstack-network-guard.service"
+_GUARD_TEXT = """\
+# Made by dualstack.fleet.network_change for the time between a change and its confirmation.
+[Unit]
+Description=Undo the network change that nobody confirmed before this boot
+DefaultDependencies=no
+RequiresMountsFor={store} /etc
+After=local-fs.target
+Before=network-pre.target networking.service systemd-networkd.service
+Wants=network-pre.target
+ConditionPathExists={store}/pending.json
+
+[Service]
+Type=oneshot
+ExecStart={python} {store}/undo.py boot
+"""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What an earlier run left: ``none``, ``pending`` or ``fired``, and a sentence about it."""
+
+    state: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The directory that holds the record of what we own, the pending change and its way back."""
+
+    path: str = os.path.join(STORE, "network")
+
+    def file(self, name: str) -> str:
+        """Return the path of NAME in the store."""
+        return os.path.join(self.path, name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the timer and other runs out."""
+        for directory in (os.path.dirname(self.path), self.path):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        with _undo.locked(self.path):
+            yield
+
+    def load(self, name: str) -> dict | None:
+        """Return the JSON file NAME, or None when there is none."""
+        try:
+            with open(self.file(name), encoding="utf-8") as stream:
+                return dict(json.load(stream))
+        except FileNotFoundError:
+            return None
+
+    def save(self, name: str, value: Mapping[str, object]) -> None:
+        """Write the JSON file NAME, for root only."""
+        write_file(FileState(self.file(name), json.dumps(value, indent=1).encode(), 0o600))
+
+    def remove(self, name: str) -> None:
+        """Remove NAME if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.file(name))
+
+    @property
+    def originals(self) -> Snapshots:
+        """The files as they were before our first confirmed change."""
+        return Snapshots(os.path.basename(self.path), os.path.dirname(self.path))
+
+
+def leftover(store: Store) -> Leftover:
+    """Return what an earlier run left."""
+    pending = store.load("pending.json")
+    if pending is not None:
+        if is_armed():
+            return Leftover(
+                "pending", f"a network change is waiting for its confirmation until {_clock(pending['deadline'])}"
+            )
+        return Leftover("fired", "an earlier run was interrupted before its rollback could run")
+    fired = store.load("fired.json")
+    if fired is None:
+        return Leftover("none")
+    problems = "".join(f"; {problem}" for problem in fired["problems"])
+    return Leftover("fired", f"the last change was undone at {_clock(fired['time'])}: {fired['reason']}{problems}")
+
+
+def clear(store: Store) -> None:
+    """Finish what an interrupted run left, and forget a rollback that has been reported."""
+    _undo.fire(store.path, "an earlier run was interrupted")
+    store.remove("fired.json")
+
+
+def arm(
+    store: Store,
+    window: int,
+    *,
+    commands: Sequence[Sequence[str]],
+    reload: Sequence[Sequence[str]],
+    changes: Sequence[tuple[FileState, FileState]],
+    settings: Sequence[tuple[str, str]],
+    owned: Mapping[str, object],
+) -> float:
+    """Prepare the way back and start the timer; return when it fires. OWNED becomes the record when confirmed."""
+    files = [_packed(before) for before, _after in changes]
+    deadline = time.time() + window
+    pending = {
+        "deadline": deadline,
+        "window": window,
+        "commands": commands,
+        "reload": reload if changes else [],
+        "files": files,
+        "after": [_packed(after) for _before, after in changes],
+        "directories": _new_directories(after.path for _before, after in changes if after.content is not None),
+        "settings": settings,
+        "guard": [GUARD_LINK, GUARD],
+        "owned": owned,
+    }
+    write_file(FileState(store.file("undo.py"), inspect.getsource(_undo).encode(), 0o700))
+    store.save("pending.json", pending)
+    guard = _GUARD_TEXT.format(store=store.path, python=sys.executable)
+    write_file(FileState(GUARD, guard.encode(), 0o644))
+    os.makedirs(os.path.dirname(GUARD_LINK), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(GUARD, GUARD_LINK)
+    # A timer or service of an earlier run that failed would keep the name; nothing to reset is no error.
+    run(["systemctl", "reset-failed", f"{UNIT}.timer", f"{UNIT}.service"])
+    armed = run(
+        [
+            "systemd-run",
+            f"--unit={UNIT}",
+            f"--on-active={window}",
+            "--timer-property=AccuracySec=1s",
+            "--description=Undo the network change that nobody confirmed",
+            sys.executable,
+            store.file("undo.py"),
+        ]
+    )
+    if armed.rc:
+        disarm(store)
+        raise DualStackError(f"the rollback timer cannot be started, nothing was changed: {armed.output}")
+    return deadline
+
+
+def undo_now(store: Store) -> list[str]:
+    """Undo the pending change at once and return what went wrong."""
+    problems = _undo.fire(store.path, "the change failed")
+    store.remove("fired.json")
+    disarm(store)
+    return problems
+
+
+def confirm(store: Store) -> None:
+    """Make the pending change permanent: record it, then remove the way back."""
+    pending = store.load("pending.json") or {}
+    changes = [(_unpacked(a), _unpacked(b)) for a, b in zip(pending["files"], pending["after"])]
+    if changes:
+        store.originals.keep(changes)
+    own(store, pending["owned"], pending["directories"], pending["settings"])
+    disarm(store)
+
+
+def own(
+    store: Store,
+    owned: Mapping[str, object],
+    directories: Sequence[str] = (),
+    settings: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Add to the record what we own by interface, and the directories and settings that a revert has to see to."""
+    record = store.load("record.json") or {}
+    store.save(
+        "record.json",
+        {
+            "owned": {**record.get("owned", {}), **owned},
+            "directories": sorted({*record.get("directories", []), *directories}, reverse=True),
+            # The first value is the host's own.
+            "settings": {**dict(settings), **record.get("settings", {})},
+        },
+    )
+
+
+def disarm(store: Store) -> None:
+    """Remove the pending change, the timer and the guard, in this order: without the first the others do nothing."""
+    store.remove("pending.json")
+    if is_armed():
+        run(["systemctl", "stop", f"{UNIT}.timer"])
+    for path in (GUARD_LINK, GUARD):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def revert(store: Store, commands: Sequence[Sequence[str]], reload: Sequence[Sequence[str]]) -> None:
+    """Put back the originals and run COMMANDS; forget everything when that went well."""
+    record = store.load("record.json") or {}
+    originals = [original for original, _ours in store.originals.load().values()]
+    problems = _undo.carry_out(
+        {
+            "commands": commands,
+            "reload": reload if originals else [],
+            "files": [_packed(state) for state in originals],
+            "directories": record.get("directories", []),
+            "settings": list(record.get("settings", {}).items()),
+        }
+    )
+    if problems:
+        raise DualStackError("the revert is not complete, run it again: " + "; ".join(problems), problems=problems)
+    store.originals.forget()
+    store.remove("record.json")
+
+
+def edited_files(store: Store) -> list[str]:
+    """Return the files that somebody changed after our last write."""
+    edited = []
+    for path, (_original, ours) in store.originals.load().items():
+        try:
+            with open(path, "rb") as stream:
+                now = hashlib.sha256(stream.read()).hexdigest()
+        except FileNotFoundError:
+            now = "absent"
+        if now != ours:
+            edited.append(path)
+    return edited
+
+
+def is_armed() -> bool:
+    """Whether the timer is running, or its service at work."""
+    states = run(["systemctl", "is-active", f"{UNIT}.timer", f"{UNIT}.service"]).output.split()
+    return "active" in states or "activating" in states
+
+
+def _new_directories(paths: Iterator[str]) -> list[str]:
+    found = []
+    for path in paths:
+        directory = os.path.dirname(path)
+        while not os.path.isdir(directory):
+            found.append(directory)
+            directory = os.path.dirname(directory)
+    return sorted(set(found), reverse=True)
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _packed(state: FileState) -> dict[str, object]:
+    content = None if state.content is None else base64.b64encode(state.content).decode()
+    return {"path": state.path, "content": content, "mode": state.mode, "uid": state.uid, "gid": state.gid}
+
+
+def _unpacked(entry: Mapping[str, object]) -> FileState:
+    content = entry["content"]
+    return FileState(
+        str(entry["path"]),
+        None if content is None else base64.b64decode(str(content)),
+        int(str(entry["mode"])),
+        int(str(entry["uid"])),
+        int(str(entry["gid"])),
+    )
