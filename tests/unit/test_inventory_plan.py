@@ -1,0 +1,178 @@
+"""The plan as an inventory source: real sources through Ansible's own inventory manager."""
+
+import json
+import pathlib
+
+import pytest
+
+pytest.importorskip("ansible", minversion="2.17")
+
+from ansible.errors import AnsibleParserError
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import inventory_loader
+from ansible.utils.display import Display
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "inventories" / "example"
+PLAN = """\
+plugin: dualstack.fleet.plan
+version: 1
+networks:
+  device: {prefixes: ["2001:db8:100:1::/64"], gateway: "fe80::1"}
+pools:
+  clients: {prefix: "2001:db8:200::/48"}
+classes:
+  client:
+    groups: [clients]
+    network: device
+    block: "::c:0/112"
+    kind: location
+    fields: [{name: rack, bits: 8, var: loc_rack}, {name: unit, bits: 8, var: loc_unit}]
+    delegate: {pool: clients, vhosts: {kind: pinned}}
+  build: {groups: [ci], network: device, block: "::b:0/112", kind: auto}
+"""
+HOSTS = """\
+all:
+  children:
+    clients:
+      vars: {loc_rack: 3}
+      hosts:
+        web1: {loc_unit: 15, dualstack_vhosts: {shop: "7"}}
+        web2: {loc_rack: 4, loc_unit: 1}
+"""
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """What the user is shown as a warning."""
+    shown = []
+    monkeypatch.setattr(Display, "warning", lambda self, msg, *args, **kwargs: shown.append(str(msg)))
+    return shown
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    """Return a function that reads inventory sources, given as file name to content, in the order of their names."""
+
+    def read(files):
+        sources = []
+        for name, content in files.items():
+            path = tmp_path / name
+            path.write_text(content)
+            sources.append(str(path))
+        loader = DataLoader()
+        inventory = InventoryManager(loader=loader, sources=[], parse=False)
+        for source in sources:
+            if source.endswith("plan.yml"):
+                plugin = inventory_loader.get("dualstack.fleet.plan")
+                assert plugin.verify_file(source)
+                plugin.parse(inventory._inventory, loader, source)
+            elif source.endswith("hosts.yml"):
+                inventory.parse_source(source)
+        return inventory._inventory
+
+    return read
+
+
+def failure(fleet, files):
+    with pytest.raises(AnsibleParserError) as raised:
+        fleet(files)
+    return str(raised.value).splitlines()
+
+
+def test_hosts_get_their_record_and_the_group_all_the_plan(fleet, messages):
+    found = fleet({"01-hosts.yml": HOSTS, "90-plan.yml": PLAN})
+    web1 = found.hosts["web1"].vars["dualstack"]
+    assert web1["address"] == "2001:db8:100:1::c:30f"
+    assert web1["vhosts"] == {"shop": "2001:db8:200:30f:7::/80"}
+    assert found.hosts["web2"].vars["dualstack"]["address"] == "2001:db8:100:1::c:401"
+    assert found.groups["all"].vars["dualstack_plan"]["classes"]["client"]["prefixes"] == ["2001:db8:100:1::c:0/112"]
+    assert messages == []
+
+
+def test_all_errors_are_shown_and_no_host_gets_anything(fleet):
+    broken = PLAN.replace("2001:db8:200::/48", "2001:db8:200::1/48")
+    bad = HOSTS.replace("loc_unit: 1}", "loc_unit: 256}")
+    lines = failure(fleet, {"01-hosts.yml": bad, "90-plan.yml": broken})
+    assert "not usable" in lines[0]
+    assert lines[1].startswith("E101 pools.clients.prefix: 2001:db8:200::1/48 has host bits set")
+    assert lines[2:] == []
+    lines = failure(fleet, {"01-hosts.yml": bad.replace("loc_unit: 15", "loc_unit: x"), "90-plan.yml": PLAN})
+    assert [line.split(";")[0] for line in lines[1:]] == [
+        "E209 web1: field unit=x is not a whole number",
+        "E209 web2: field unit=256 does not fit in 8 bits (0..255)",
+    ]
+
+
+def test_a_plan_that_sorts_first_says_so(fleet):
+    lines = failure(fleet, {"00-plan.yml": PLAN, "01-hosts.yml": HOSTS})
+    assert lines[1:] == [
+        "E401 00-plan.yml saw no hosts; inventory sources are read in order, name this file so that it sorts last"
+    ]
+
+
+def test_the_ledger_lies_beside_the_plan(fleet, messages):
+    hosts = HOSTS + "    ci: {hosts: {ci1: {}}}\n"
+    lines = failure(fleet, {"01-hosts.yml": hosts, "90-plan.yml": PLAN})
+    assert lines[1].startswith("E304 ci1 (class build) has no allocation and mode is frozen; run: ansible-playbook")
+    record = '{"i":"c6ab","id":"ci1","p":"device/build","s":"a","t":"2026-01-02"}\n'
+    found = fleet({"01-hosts.yml": hosts, "addresses.jsonl": record, "90-plan.yml": PLAN})
+    assert found.hosts["ci1"].vars["dualstack"]["address"] == "2001:db8:100:1::b:c6ab"
+    assert [line.split()[0] for line in messages] == ["W402"]
+
+
+def test_warnings_reach_the_user(fleet, messages):
+    fleet(
+        {"01-hosts.yml": HOSTS.replace("loc_rack: 4, loc_unit: 1}", "loc_rack: 0, loc_unit: 0}"), "90-plan.yml": PLAN}
+    )
+    assert [line.split(":")[0] for line in messages] == ["W306 client/web2"]
+
+
+def test_host_vars_and_group_vars_are_read_when_the_plan_says_so(tmp_path, fleet):
+    for name, content in (("group_vars/clients.yml", "loc_rack: 5\n"), ("host_vars/web1.yml", "loc_unit: 6\n")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content)
+    hosts = "all: {children: {clients: {hosts: {web1: {}}}}}\n"
+    lines = failure(fleet, {"01-hosts.yml": hosts, "90-plan.yml": PLAN})
+    assert [line.split(" (")[0] for line in lines[1:]] == [
+        "E209 web1: host variable loc_rack",
+        "E209 web1: host variable loc_unit",
+    ]
+    found = fleet({"01-hosts.yml": hosts, "90-plan.yml": PLAN + "use_vars_plugins: true\n"})
+    assert found.hosts["web1"].vars["dualstack"]["address"] == "2001:db8:100:1::c:506"
+
+
+@pytest.mark.parametrize(("name", "accepted"), [("90-plan.yml", True), ("plan.yaml", True), ("hosts.yml", False)])
+def test_only_files_named_plan_are_taken(tmp_path, name, accepted):
+    path = tmp_path / name
+    path.write_text(PLAN)
+    assert inventory_loader.get("dualstack.fleet.plan").verify_file(str(path)) is accepted
+
+
+def test_an_export_has_plain_strings(fleet):
+    templating = pytest.importorskip("ansible.template")
+    if not hasattr(templating, "is_trusted_as_template"):
+        pytest.skip("strings are not tagged before ansible-core 2.19")
+    found = fleet({"01-hosts.yml": HOSTS, "90-plan.yml": PLAN})
+
+    def strings(value):
+        if isinstance(value, (dict, list)):
+            for entry in value.values() if isinstance(value, dict) else value:
+                yield from strings(entry)
+        elif isinstance(value, str):
+            yield value
+
+    values = [found.hosts["web1"].vars["dualstack"], found.groups["all"].vars["dualstack_plan"]]
+    assert all(templating.is_trusted_as_template(each) for value in values for each in strings(value))
+
+
+def test_the_example_inventory_is_sound():
+    loader = DataLoader()
+    inventory = InventoryManager(loader=loader, sources=[str(EXAMPLE / "01-hosts.yml")])
+    plugin = inventory_loader.get("dualstack.fleet.plan")
+    plugin.parse(inventory._inventory, loader, str(EXAMPLE / "90-plan.yml"))
+    records = {name: host.vars.get("dualstack") for name, host in inventory._inventory.hosts.items()}
+    assert records.pop("probe1") is None
+    assert json.loads(json.dumps(records["ci2"]))["address"] == "2001:db8:100:1::b:9799"
+    assert records["mx1"]["delegated_prefix"] == "2001:db8:201:25::/64"
+    assert all(record["address"].startswith("2001:db8:100:1::") for record in records.values())
