@@ -1,0 +1,82 @@
+"""Fixtures of all scenarios: hosts by name, questions asked as a client asks them, the journal of a host that failed."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+import testinfra
+
+ROOT = pathlib.Path(__file__).parents[1]
+PODMAN = ["podman"] if os.geteuid() == 0 else ["sudo", "podman"]
+MACHINES = {"web1": "bookworm", "web2": "trixie"}
+
+
+class Lab:
+    """The hosts of the lab, and what the inventory knows of them."""
+
+    root = ROOT
+
+    def __init__(self):
+        self.used = set()
+        listing = subprocess.run(
+            ["ansible-inventory", "-i", "inventories/lab", "--list"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        self.variables = json.loads(listing.stdout)["_meta"]["hostvars"]
+
+    def __call__(self, name):
+        """Return the testinfra host NAME, reached beside the networks under test."""
+        self.used.add(name)
+        sudo = "" if os.geteuid() == 0 else "?sudo=true"
+        return testinfra.get_host(f"podman://dualstack-{name}{sudo}")
+
+    def addresses(self, name):
+        """Return the host's IPv4 address, its IPv6 address and the one inside its delegated prefix, those that it has."""
+        variables = self.variables[name]
+        record = variables["dualstack"]
+        inside = record["delegated_prefix"].split("/")[0]
+        return [variables["dualstack_ipv4"], record["address"]] + ([f"{inside}1"] if inside else [])
+
+    def paths(self, name):
+        """Return (client, address) pairs that cover the host's loopback and its own addresses, from outside where routed."""
+        ipv4, ipv6, *inside = self.addresses(name)
+        other = "web2" if name == "web1" else "web1"
+        # Without the edge routers, nobody but the host itself reaches its delegated prefix.
+        local = [(name, address) for address in ("127.0.0.1", "::1", *inside)]
+        return [*local, (other, ipv4), (other, ipv6)]
+
+    def greeting(self, client, address, port, say=""):
+        """Return what the service at ADDRESS and PORT says to CLIENT within three seconds of SAY."""
+        literal = f"TCP6:[{address}]:{port}" if ":" in address else f"TCP4:{address}:{port}"
+        answer = self(client).run(f"printf '{say}' | socat -t 3 -T 3 - {literal},connect-timeout=3")
+        return answer.stdout
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """The lab."""
+    return Lab()
+
+
+@pytest.fixture(params=sorted(MACHINES), ids=lambda name: f"{name}-{MACHINES[name]}")
+def machine(request):
+    """The name of each client machine in turn: Debian 12, Debian 13."""
+    return request.param
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows the units that failed on the hosts that the test has used, and their journal."""
+    report = (yield).get_result()
+    if report.failed and "lab" in item.funcargs:
+        for name in sorted(item.funcargs["lab"].used):
+            script = "systemctl --failed --no-legend --plain; journalctl -p warning -b -n 25 --no-pager"
+            shown = subprocess.run(
+                [*PODMAN, "exec", f"dualstack-{name}", "sh", "-c", script], capture_output=True, text=True, check=False
+            )
+            report.sections.append((f"journal of {name}", shown.stdout + shown.stderr))
