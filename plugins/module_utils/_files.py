@@ -127,6 +127,8 @@ class Snapshots:
         """Drop the record: the files are as they were before us."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+        with contextlib.suppress(OSError):  # another record is left there, or there is no directory
+            os.rmdir(os.path.dirname(self.path))
 
 
 def _encode(state: FileState) -> dict[str, object]:

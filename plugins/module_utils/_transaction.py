@@ -323,16 +323,15 @@ def _diff(change: Change) -> dict[str, str]:
 
 def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Result:
     """Carry out REQUEST; in check mode only read, and return what would happen."""
-    with contextlib.nullcontext() if check_mode else _lock(os.path.join(root, request.name)):
+    with contextlib.nullcontext() if check_mode else _lock(root):
         return _Run(request, root).execute(check_mode)
 
 
 @contextlib.contextmanager
-def _lock(directory: str) -> Iterator[None]:
-    """Two runs of one transaction would take each other's half-made state for the original."""
-    for path in (os.path.dirname(directory), directory):
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    handle = os.open(directory, os.O_RDONLY)
+def _lock(root: str) -> Iterator[None]:
+    """Two runs at once would take each other's half-made state for the original."""
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    handle = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
