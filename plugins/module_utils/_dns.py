@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -102,6 +102,27 @@ def wishes(records: Iterable[Mapping[str, object]], state: str) -> dict[Key, Wis
     if problems:
         raise InputError(problems)
     return found
+
+
+def records_of(
+    addresses: Iterable[str], names: Sequence[str], *, zone: str, reverse_zone: str, ttl: int, state: str
+) -> list[dict[str, object]]:
+    """Return the records of one host: every name at every address, and every address back to the first name."""
+    common = {"ttl": ttl, "state": state}
+    return [
+        record
+        for address in addresses
+        for record in (
+            *({"type": "AAAA", "name": name, "zone": zone, "value": address, **common} for name in names),
+            {
+                "type": "PTR",
+                "name": ipaddress.IPv6Address(address).reverse_pointer,
+                "zone": reverse_zone,
+                "value": names[0],
+                **common,
+            },
+        )
+    ]
 
 
 def _name(place: str, text: object, problems: list[str]) -> str:

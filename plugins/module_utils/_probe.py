@@ -11,11 +11,12 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 
 from ._errors import InputError
 
@@ -45,6 +46,17 @@ BODY_LIMIT = 8 * 1024 * 1024
 LINE_LIMIT = 4096
 WORKERS = 48
 RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
+
+
+# The fault in words that stay the same from one run to the next.
+_FAULTS = {
+    "differs": "answers differently over IPv6",
+    "ipv4_failed": "does not answer over IPv4",
+    "ipv6_failed": "does not answer over IPv6",
+    "both_failed": "does not answer over either family",
+    "crashed": "crashes on an IPv6 connection",
+    "inconclusive": "could not be asked",
+}
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class _Trial:
     down_ms: int | None = None
 
 
-def targets(records: Iterable[dict[str, object]]) -> list[Target]:
+def targets(records: Iterable[dict[str, Any]]) -> list[Target]:
     """Return the targets of RECORDS, or raise every problem of all of them."""
     problems: list[str] = []
     found = [_target(index, record, problems) for index, record in enumerate(records)]
@@ -132,7 +144,7 @@ def targets(records: Iterable[dict[str, object]]) -> list[Target]:
     return found
 
 
-def _target(index: int, record: dict[str, object], problems: list[str]) -> Target:
+def _target(index: int, record: dict[str, Any], problems: list[str]) -> Target:
     place = f"targets[{index}] ({record.get('name')})"
     protocol = str(record.get("protocol"))
     if protocol not in PORTS:
@@ -142,7 +154,7 @@ def _target(index: int, record: dict[str, object], problems: list[str]) -> Targe
         reason = "protocol tcp has no default port" if not record.get("port") else "a port is 1 to 65535"
         problems.append(f"{place}: port {record.get('port')!r}: {reason}; name the port of the service")
     listed = record.get("ipv6") or []
-    ipv6 = [listed] if isinstance(listed, str) else list(listed)  # type: ignore[call-overload]
+    ipv6 = [listed] if isinstance(listed, str) else list(listed)
     if not ipv6:
         problems.append(f"{place}: no ipv6 address; give at least one, or leave the target out")
     for literal, version in [(record.get("ipv4"), 4), *((literal, 6) for literal in ipv6)]:
@@ -437,7 +449,7 @@ def _dns_answer(address: str, reply: bytes) -> Answer:
 
 
 def by_host(results: Iterable[Result]) -> dict[str, dict[str, object]]:
-    """Return for each host: ``ok``, ``conclusive``, ``detail`` and a short, stable list of its services."""
+    """Return for each host: ``ok``, ``conclusive``, ``reason``, ``detail`` and a short, stable list of its services."""
     hosts: dict[str, list[Result]] = {}
     for result in results:
         hosts.setdefault(result.target.name, []).append(result)
@@ -450,6 +462,9 @@ def _summary(results: list[Result]) -> dict[str, object]:
         "ok": not bad,
         "conclusive": all(result.verdict != "inconclusive" for result in bad),
         "verdicts": sorted({result.verdict for result in results}),
+        "reason": "; ".join(
+            f"{result.target.protocol} on port {result.target.port} {_FAULTS[result.verdict]}" for result in bad
+        ),
         "detail": "; ".join(result.detail for result in bad),
         "results": [
             {
@@ -467,3 +482,11 @@ def _summary(results: list[Result]) -> dict[str, object]:
 def now() -> str:
     """Return the time in UTC, as ISO 8601 to the second."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def service_addresses(record: Mapping[str, object]) -> list[str]:
+    """Return the addresses at which a host's services answer: its own, and the first of its delegated prefix."""
+    addresses = [str(record.get("address") or "")]
+    if record.get("delegated_prefix"):
+        addresses.append(str(ipaddress.IPv6Network(str(record["delegated_prefix"]))[1]))
+    return [address for address in addresses if address]

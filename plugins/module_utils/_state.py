@@ -11,6 +11,8 @@ from ._files import FileState
 
 STEPS = ("audited", "planned", "routed", "guarded", "addressed", "serving", "verified", "published")
 ENDS = ("blocked", "rolled_back")
+FACT = "/etc/ansible/facts.d/dualstack.fact"
+WITHDRAWN = "withdrawn"
 HISTORY = 20
 
 
@@ -66,17 +68,28 @@ def advance(
 
     Steps only go forward: one that the host has reached already changes nothing. An end (blocked, rolled back) is
     entered from everywhere and left by every step. Evidence of a step already reached replaces the old one when
-    REFRESH, and only when it says something else than before, its time apart.
+    REFRESH, and only when it says something else than before, its time apart. Withdrawing takes a published host one
+    step back, and no other.
     """
     evidence = evidence or {}
     owner = owner or record.owner
+    if state == WITHDRAWN:
+        if record.state != "published":
+            return record
+        reason = reason or "withdrawn from the DNS"
+        return replace(
+            record, state="verified", reason=reason, time=time, history=_told(record, "verified", time, reason)
+        )
     if _reached(record, state, reason):
         news = refresh and state in STEPS and bool(evidence) and _substance(evidence) != _substance(record.evidence)
         record = replace(record, evidence=evidence) if news else record
         return replace(record, owner=owner)
     kept = record.evidence if state in STEPS and record.state in STEPS else {}
-    history = [*record.history, {"state": state, "time": time, "reason": reason}][-HISTORY:]
-    return Record(state, reason, owner, time, evidence or kept, tuple(history))
+    return Record(state, reason, owner, time, evidence or kept, _told(record, state, time, reason))
+
+
+def _told(record: Record, state: str, time: str, reason: str) -> tuple[dict[str, str], ...]:
+    return (*record.history, {"state": state, "time": time, "reason": reason})[-HISTORY:]
 
 
 def _reached(record: Record, state: str, reason: str) -> bool:

@@ -20,6 +20,7 @@ options:
   state:
     description:
       - The state that the host has reached.
+      - V(withdrawn) takes a published host back to V(verified), and changes no other host.
       - V(absent) removes the record and its evidence, as the revert of a host does.
       - V(gathered) only reads. The evidence that it returns is the newest.
     type: str
@@ -35,6 +36,7 @@ options:
       - published
       - blocked
       - rolled_back
+      - withdrawn
       - absent
       - gathered
   reason:
@@ -117,18 +119,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._errors import DualStackError
 from ..module_utils._files import FileState, read_file, write_file
 from ..module_utils._probe import now
-from ..module_utils._state import ENDS, STEPS, Record, advance, freshest, parse, render
+from ..module_utils._state import ENDS, FACT, STEPS, WITHDRAWN, Record, advance, freshest, parse, render
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"choices": [*STEPS, *ENDS, "absent", "gathered"], "default": "gathered"},
+            "state": {"choices": [*STEPS, *ENDS, WITHDRAWN, "absent", "gathered"], "default": "gathered"},
             "reason": {"default": ""},
             "owner": {"default": ""},
             "evidence": {"type": "dict", "default": {}},
             "refresh": {"type": "bool", "default": False},
-            "path": {"type": "path", "default": "/etc/ansible/facts.d/dualstack.fact"},
+            "path": {"type": "path", "default": FACT},
             "evidence_path": {"type": "path", "default": "/var/lib/dualstack/evidence.json"},
         },
         supports_check_mode=True,

@@ -128,8 +128,10 @@ results:
         - {address: "2001:db8:100:1::c:1011", ok: false, latency_ms: 0.4, error: Connection refused}
 by_host:
   description:
-    - For each name, C(ok) tells whether all its services are the same over both families, C(conclusive) whether every
-      failure counts against the host, C(detail) what is wrong, and C(results) is a short list to keep as evidence.
+    - For each name, C(ok) tells whether all its services are the same over both families, and C(conclusive) whether
+      every failure counts against the host.
+    - C(reason) says what is wrong in words that stay the same, C(detail) with addresses and errors.
+    - C(results) is a short list to keep as evidence.
   returned: success
   type: dict
   sample:
@@ -137,6 +139,7 @@ by_host:
       ok: false
       conclusive: true
       verdicts: [ipv6_failed]
+      reason: smtp on port 25 does not answer over IPv6
       detail: "web1 smtp: [2001:db8:100:1::c:1011]:25: Connection refused"
       results:
         - {protocol: smtp, port: 25, ipv4: true, ipv6: false, verdict: ipv6_failed}

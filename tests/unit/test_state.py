@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from module_utils._errors import DualStackError
 from module_utils._files import FileState
-from module_utils._state import ENDS, HISTORY, STEPS, Record, advance, freshest, parse, render
+from module_utils._state import ENDS, HISTORY, STEPS, WITHDRAWN, Record, advance, freshest, parse, render
 
 TIME = "2026-11-23T10:00:00Z"
 LATER = "2026-11-24T10:00:00Z"
@@ -71,6 +71,14 @@ def test_the_proof_stays_with_the_published_host_and_goes_with_the_end():
     record = advance(walk("serving"), "verified", TIME, evidence=proof)
     assert advance(record, "published", TIME).evidence == proof
     assert walk("rolled_back", record=record).evidence == {}
+
+
+@pytest.mark.parametrize("state", STEPS + ENDS)
+def test_withdrawing_takes_the_published_host_one_step_back_and_no_other(state):
+    record = walk(state)
+    after = advance(record, WITHDRAWN, LATER)
+    assert (after.state, after == record) == (("verified", False) if state == "published" else (state, True))
+    assert advance(after, WITHDRAWN, LATER) == after
 
 
 def test_newer_proof_of_the_same_is_no_change_and_still_the_newest():
