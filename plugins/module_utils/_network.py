@@ -88,15 +88,18 @@ def parse_wanted(
     addresses: Iterable[Mapping[str, object]],
     routes: Iterable[Mapping[str, object]],
     devices: Collection[str],
-) -> Wanted:
-    """Return the wanted state of DEVICE, or raise InputError with every problem. DEVICES are the host's interfaces."""
+) -> list[Wanted]:
+    """Return the wanted state by interface, DEVICE first, or raise InputError with every problem.
+
+    DEVICES are the host's interfaces. Addresses on lo and unreachable routes belong to DEVICE.
+    """
     problems: list[str] = []
     if device not in devices:
         problems.append(f"device {device} is not on this host: it has {', '.join(sorted(devices))}")
     found_addresses: dict[bytes, Address] = {}
     for number, record in enumerate(addresses):
         try:
-            address = _parse_address_record(record, device)
+            address = _parse_address_record(record, device, devices)
             earlier = found_addresses.setdefault(address.value, address)
             if earlier != address:
                 raise ValueError(f"{address} on {address.device} contradicts {earlier} on {earlier.device}: keep one")
@@ -105,7 +108,7 @@ def parse_wanted(
     found_routes: dict[tuple[bytes, int, int], HostRoute] = {}
     for number, record in enumerate(routes):
         try:
-            route = _parse_route_record(record, device)
+            route = _parse_route_record(record, device, devices)
             if route.via in found_addresses:
                 raise ValueError(f"via {address_text(route.via)} is an address of this host itself: name the router")
             previous = found_routes.setdefault((route.dest, route.length, route.metric), route)
@@ -117,7 +120,20 @@ def parse_wanted(
         raise InputError(problems)
     # A next hop is reachable only after the route to its link.
     ordered = sorted(found_routes.values(), key=lambda route: bool(route.via))
-    return Wanted(device, tuple(found_addresses.values()), tuple(ordered))
+    named = {each.device for each in found_addresses.values()} | {each.device for each in ordered}
+    names = [device, *sorted(named - {device, "lo", ""})]
+    return [
+        Wanted(
+            name,
+            tuple(each for each in found_addresses.values() if _home(each.device, device) == name),
+            tuple(each for each in ordered if _home(each.device, device) == name),
+        )
+        for name in names
+    ]
+
+
+def _home(name: str, device: str) -> str:
+    return device if name in ("", "lo") else name
 
 
 def _given(record: Mapping[str, object], known: Collection[str]) -> dict[str, object]:
@@ -128,7 +144,7 @@ def _given(record: Mapping[str, object], known: Collection[str]) -> dict[str, ob
     return given
 
 
-def _parse_address_record(record: Mapping[str, object], device: str) -> Address:
+def _parse_address_record(record: Mapping[str, object], device: str, devices: Collection[str]) -> Address:
     given = _given(record, _ADDRESS_KEYS)
     text, on = str(given.get("address", "")), str(given.get("device", device))
     host, _slash, digits = text.partition("/")
@@ -145,8 +161,8 @@ def _parse_address_record(record: Mapping[str, object], device: str) -> Address:
         raise ValueError(
             f"address {text} is the subnet-router anycast address (RFC 4291 section 2.6.1): choose another"
         )
-    if on not in (device, "lo"):
-        raise ValueError(f"address {text} is for {on}: use lo or {device}, and one call for each interface")
+    if on not in devices and on != device:
+        raise ValueError(f"address {text} is for device {on}, which is not on this host")
     return Address(on, value, length)
 
 
@@ -156,7 +172,7 @@ def parse_prefix_of(value: bytes, length: int) -> bytes:
     return kept.to_bytes(16, "big")
 
 
-def _parse_route_record(record: Mapping[str, object], device: str) -> HostRoute:
+def _parse_route_record(record: Mapping[str, object], device: str, devices: Collection[str]) -> HostRoute:
     given = _given(record, _ROUTE_KEYS)
     if "dest" not in given:
         raise ValueError("dest is missing: name a prefix, or default")
@@ -186,8 +202,8 @@ def _parse_route_record(record: Mapping[str, object], device: str) -> HostRoute:
     if not length and not via:
         raise ValueError("the default route needs a via: name the router")
     on = str(given.get("device", device))
-    if on != device:
-        raise ValueError(f"route {text} is for {on}: use {device}, and one call for each interface")
+    if on == "lo" or (on not in devices and on != device):
+        raise ValueError(f"route {text} is for device {on}, which is not an interface with a link on this host")
     return HostRoute(dest, length, via, on, kind, metric)
 
 

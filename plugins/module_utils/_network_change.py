@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import _rtnetlink
@@ -60,24 +60,26 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         clear(store)
         observed = _observe()
     _check_enabled(wanted)
-    backend = detect(device, observed.indexes, request.backend)
-    owned = _owned(store, device, observed.indexes)
-    steps = plan_live(wanted, observed, owned)
-    changes = plan_files(backend, wanted, {name: read_file(name) for name in paths(backend, device)})
-    settings = _settings(wanted)
+    backends = {each.device: detect(each.device, observed.indexes, request.backend) for each in wanted}
+    owned = {each.device: _owned(store, each.device, observed.indexes) for each in wanted}
+    steps = _join([plan_live(each, observed, owned[each.device]) for each in wanted])
+    changes = _plan_files(wanted, backends)
+    settings = [setting for each in wanted for setting in _settings(each)]
+    reload = _unique(command for backend in backends.values() for command in backend.reload) if changes else []
     result: dict[str, object] = {
         "changed": bool(steps.commands or changes or settings),
         "rollback": left.state,
         "rollback_detail": left.text,
         "device": device,
-        "backend": backend.name,
-        "commands": _all_commands(steps, settings, backend if changes else None),
+        "backend": backends[device].name,
+        "commands": _all_commands(steps, settings, reload),
         "files": [after.path for _before, after in changes],
         "diff": _diff(steps, changes),
     }
+    record = {each.device: to_record(each) for each in wanted}
     if not result["changed"]:
-        if not check and to_record(owned) != to_record(wanted):
-            own(store, {device: to_record(wanted)})
+        if not check and record != {name: to_record(each) for name, each in owned.items()}:
+            own(store, record)
         return result
     if check:
         return result
@@ -85,61 +87,89 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         store,
         request.window,
         commands=steps.undo,
-        reload=backend.reload,
+        reload=reload,
         changes=changes,
-        settings=[(path, before) for path, before, _value in settings],
-        owned={device: to_record(wanted)},
+        settings=[(setting, before) for setting, before, _value in settings],
+        owned=record,
     )
     try:
-        _go(wanted, steps, changes, settings, backend)
+        managed = [each for each in wanted if backends[each.device].name == "networkd"]
+        _go(wanted, steps, changes, settings=settings, reload=reload, managed=managed)
     except BaseException as error:
         problems = undo_now(store)
         if not isinstance(error, (DualStackError, OSError)):
             raise
-        details = error.details if isinstance(error, DualStackError) else {}
+        details = {"rollback": left.state, **(error.details if isinstance(error, DualStackError) else {})}
         end = "; ".join(problems) or "everything was put back"
         raise DualStackError(f"{error}. {end}", **details) from error
     confirm_by = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(deadline))
     return {**result, "confirm_by": confirm_by}
 
 
+def _join(parts: Sequence[Steps]) -> Steps:
+    """Return the steps of all interfaces in order; the way back is walked from the end."""
+    commands = [command for part in parts for command in part.commands]
+    undo = [command for part in reversed(parts) for command in part.undo]
+    return Steps(tuple(_unique(commands)), tuple(_unique(undo)))
+
+
+def _plan_files(wanted: Sequence[Wanted], backends: Mapping[str, Backend]) -> list[tuple[FileState, FileState]]:
+    """Return (before, after) of each file; interfaces may share one."""
+    before: dict[str, FileState] = {}
+    now: dict[str, FileState] = {}
+    for each in wanted:
+        for path in paths(backends[each.device], each.device):
+            if path not in before:
+                before[path] = now[path] = read_file(path)
+        now.update({was.path: after for was, after in plan_files(backends[each.device], each, now)})
+    return [(before[path], after) for path, after in now.items() if before[path] != after]
+
+
+def _unique(commands: Iterable[list[str]]) -> list[list[str]]:
+    return [list(words) for words in dict.fromkeys(tuple(words) for words in commands)]
+
+
 def _go(
-    wanted: Wanted,
+    wanted: Sequence[Wanted],
     steps: Steps,
     changes: Sequence[tuple[FileState, FileState]],
+    *,
     settings: Sequence[tuple[str, str, str]],
-    backend: Backend,
+    reload: Sequence[list[str]],
+    managed: Sequence[Wanted],
 ) -> None:
-    ipv4 = _ipv4(wanted.device)
-    for setting, _before, value in settings:
+    ipv4 = {each.device: _ipv4(each.device) for each in wanted}
+    for setting, _old, value in settings:
         with open(setting, "w", encoding="ascii") as stream:
             stream.write(value)
     for command in steps.commands:
-        done = run_command(command)
-        if done.rc:
-            raise DualStackError(f"{' '.join(command)}: {done.output}")
+        _must_run(command)
     _wait(wanted)
     for _before, after in changes:
         write_file(after)
-    if changes:
-        for command in backend.reload:
-            done = run_command(command)
-            if done.rc:
-                raise DualStackError(f"{' '.join(command)}: {done.output}")
-            _wait(wanted, reloaded=True)
-    lost = ipv4 - _ipv4(wanted.device)
-    if lost:
-        raise DualStackError(f"{wanted.device} lost {', '.join(sorted(lost))} of its IPv4 configuration")
+    for command in reload:
+        _must_run(command)
+    if reload:
+        _wait(wanted, managed)
+    for device, before in ipv4.items():
+        lost = before - _ipv4(device)
+        if lost:
+            raise DualStackError(f"{device} lost {', '.join(sorted(lost))} of its IPv4 configuration")
 
 
-def _wait(wanted: Wanted, reloaded: bool = False) -> None:
-    """Wait until the kernel has all of WANTED and has checked it, and the manager, once it has read its files, too."""
+def _must_run(command: Sequence[str]) -> None:
+    done = run_command(command)
+    if done.rc:
+        raise DualStackError(f"{' '.join(command)}: {done.output}")
+
+
+def _wait(wanted: Sequence[Wanted], managed: Sequence[Wanted] = ()) -> None:
+    """Wait until the kernel has all of WANTED and has checked it, and networkd has made MANAGED its own."""
     end = time.monotonic() + SETTLE_SECONDS
     while True:
         observed = _observe()
-        problems = missing(wanted, observed)
-        if reloaded:
-            problems += unsettled(wanted)
+        problems = [problem for each in wanted for problem in missing(each, observed)]
+        problems += [problem for each in managed for problem in unsettled(each)]
         if not problems:
             return
         if time.monotonic() > end:
@@ -274,12 +304,13 @@ def _owned(store: Store, device: str, indexes: Mapping[str, int]) -> Wanted:
     record = (store.load("record.json") or {}).get("owned", {}).get(device)
     if not record or device not in indexes:
         return Wanted(device)
-    return parse_wanted(device, record["addresses"], record["routes"], indexes.keys())
+    return parse_wanted(device, record["addresses"], record["routes"], indexes.keys())[0]
 
 
-def _check_enabled(wanted: Wanted) -> None:
+def _check_enabled(wanted: Sequence[Wanted]) -> None:
     problems = []
-    for device in sorted({wanted.device, *(address.device for address in wanted.addresses)}):
+    devices = {each.device for each in wanted} | {item.device for each in wanted for item in each.addresses}
+    for device in sorted(devices):
         setting = _read_setting(f"{SYSCTL}/{device}/disable_ipv6")
         if setting != "0":
             reason = f"net.ipv6.conf.{device}.disable_ipv6 = {setting}" if setting else "the kernel runs without IPv6"
@@ -306,9 +337,10 @@ def _read_setting(path: str) -> str:
         return ""
 
 
-def _all_commands(steps: Steps, settings: Sequence[tuple[str, str, str]], backend: Backend | None) -> list[str]:
-    first = [f"sysctl -w {path[len('/proc/sys/') :].replace('/', '.')}={value}" for path, _before, value in settings]
-    return first + [" ".join(words) for words in [*steps.commands, *(backend.reload if backend else ())]]
+def _all_commands(steps: Steps, settings: Sequence[tuple[str, str, str]], reload: Sequence[Sequence[str]]) -> list[str]:
+    names = [(path[len("/proc/sys/") :].replace("/", "."), value) for path, _before, value in settings]
+    first = [f"sysctl -w {name}={value}" for name, value in names]
+    return first + [" ".join(words) for words in [*steps.commands, *reload]]
 
 
 def _diff(steps: Steps, changes: Sequence[tuple[FileState, FileState]]) -> list[dict[str, str]]:

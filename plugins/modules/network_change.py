@@ -30,7 +30,8 @@ attributes:
 options:
   state:
     description:
-      - V(applied) makes the addresses and routes of one interface exactly the given ones, as far as they are ours.
+      - V(applied) makes the addresses and routes of each interface that is named exactly the given ones, as far as they
+        are ours.
       - V(confirmed) makes the last change permanent.
       - V(reverted) takes back all that was confirmed on the host, on every interface. A file that was changed since
         is named, and nothing is done.
@@ -39,11 +40,11 @@ options:
     choices: [applied, confirmed, reverted, gathered]
     default: applied
   device:
-    description: The interface. Empty means the one of the IPv4 default route. One call changes one interface.
+    description: The interface. Empty means the one of the IPv4 default route.
     type: str
     default: ""
   addresses:
-    description: The addresses of the interface, and those on lo that belong to it.
+    description: The addresses.
     type: list
     elements: dict
     default: []
@@ -53,10 +54,10 @@ options:
         type: str
         required: true
       device:
-        description: V(lo), or O(device), which is the default.
+        description: Its interface, O(device) if not given. The files of O(device) also hold those on V(lo).
         type: str
   routes:
-    description: The routes over the interface.
+    description: The routes.
     type: list
     elements: dict
     default: []
@@ -78,7 +79,7 @@ options:
         type: int
         default: 1024
       device:
-        description: The same as O(device).
+        description: Its interface, O(device) if not given.
         type: str
   window:
     description: The seconds in which the confirmation must come.
