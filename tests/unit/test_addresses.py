@@ -10,7 +10,9 @@ from module_utils._errors import DualStackError
 
 values = st.one_of(
     st.integers(0, (1 << 128) - 1),
-    st.integers(0, (1 << 48) - 1),  # where inet_ntop writes IPv4
+    # Where inet_ntop writes IPv4.
+    st.integers(0, (1 << 32) - 1),
+    st.integers(0xFFFF << 32, (1 << 48) - 1),
     st.lists(st.sampled_from([0, 0, 1, 0xFFFF]), min_size=8, max_size=8).map(
         lambda words: sum(word << 16 * place for place, word in enumerate(words))
     ),

@@ -419,6 +419,12 @@ def test_the_gateway_is_given_to_nobody():
         "E208 admin/dev: 2001:db8:100:1::ad:de is the gateway of network device; choose another index"
     ]
 
+    fields = [{"name": "unit", "bits": 16, "var": "unit"}]
+    plan = changed("networks.device.gateway", "2001:db8:100:1::c:7", changed("classes.client.fields", fields))
+    assert errors(plan, {"web1": {"groups": ["clients"], "unit": 7}}) == [
+        "E208 client/web1: 2001:db8:100:1::c:7 is the gateway of network device; choose another index"
+    ]
+
 
 HOST_ERRORS = [
     ({"web1": client(loc_rack=16)}, "E209 web1: field rack=16 does not fit in 4 bits (0..15)"),
@@ -589,6 +595,15 @@ def test_no_value_at_any_place_breaks_the_reader(value, path):
         allocate(HOSTS, changed(path, {} if value is None else value), HELD)
     except InputError as error:
         assert error.problems
+
+
+def test_an_index_in_quarantine_is_nobodys():
+    assert errors(hosts={"ci03": {"groups": ["ci"]}})[0].startswith("E304 ci03 (class build) has no allocation")
+
+
+def test_errors_do_not_depend_on_the_order_of_hosts():
+    hosts = {"web07": client(), "web01": client(), "x": {"groups": []}, "ci9": {"groups": ["ci"]}}
+    assert errors(hosts=hosts) == errors(hosts=dict(reversed(hosts.items())))
 
 
 def test_a_host_without_a_record_may_be_skipped():
