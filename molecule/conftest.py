@@ -1,4 +1,4 @@
-"""Fixtures of all scenarios: hosts by name, questions asked as a client asks them, the journal of a host that failed."""
+"""Fixtures of all scenarios: hosts by name, questions as clients ask them, the journal of a host that failed."""
 
 import json
 import os
@@ -36,14 +36,14 @@ class Lab:
         return testinfra.get_host(f"podman://dualstack-{name}{sudo}")
 
     def addresses(self, name):
-        """Return the host's IPv4 address, its IPv6 address and the one inside its delegated prefix, those that it has."""
+        """Return the host's IPv4 address, its IPv6 address and, where it has a delegated prefix, the one inside."""
         variables = self.variables[name]
         record = variables["dualstack"]
         inside = record["delegated_prefix"].split("/")[0]
         return [variables["dualstack_ipv4"], record["address"]] + ([f"{inside}1"] if inside else [])
 
     def paths(self, name):
-        """Return (client, address) pairs that cover the host's loopback and its own addresses, from outside where routed."""
+        """Return (client, address) pairs that cover the host's loopback and its own addresses."""
         ipv4, ipv6, *inside = self.addresses(name)
         other = "web2" if name == "web1" else "web1"
         # Without the edge routers, nobody but the host itself reaches its delegated prefix.
@@ -67,6 +67,18 @@ def lab():
 def machine(request):
     """The name of each client machine in turn: Debian 12, Debian 13."""
     return request.param
+
+
+@pytest.fixture
+def reboot(lab):
+    """A function that cuts the power of a host, starts it again and returns when it has booted."""
+
+    def boot(name):
+        subprocess.run([*PODMAN, "restart", "-t", "0", f"dualstack-{name}"], check=True, capture_output=True)
+        booted = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.2; done"
+        lab(name).run_test(f"timeout 60 sh -c '{booted}'")
+
+    return boot
 
 
 @pytest.hookimpl(hookwrapper=True)

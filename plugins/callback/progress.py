@@ -12,8 +12,8 @@ author:
   - The dualstack.fleet developers (@dualstack)
 short_description: One line for each state that a host reaches
 description:
-  - Prints a line for each play (with the number of the wave where a play runs in several), a line for each state that a host
-    reaches or was found in, the full text of each failure, and one line of totals at the end.
+  - Prints a line for each play (with the number of the wave where a play runs in several), a line for each state that a
+    host reaches, the full text of each failure, and one line of totals at the end.
   - Enable it with C(ANSIBLE_STDOUT_CALLBACK=dualstack.fleet.progress).
 """
 

@@ -11,8 +11,9 @@ author:
   - The dualstack.fleet developers (@dualstack)
 short_description: The static routes that an edge router needs for the plan's delegated prefixes
 description:
-  - Takes the C(dualstack) records of hosts, as the inventory plugin P(dualstack.fleet.plan#inventory) makes them, and returns
-    one route for each delegated prefix, by the host's own address as next hop. Hosts without a delegated prefix give none.
+  - Takes the C(dualstack) records of hosts, as the inventory plugin P(dualstack.fleet.plan#inventory) makes them, and
+    returns one route for each delegated prefix, by the host's own address as next hop.
+  - Hosts without a delegated prefix give no route.
 positional: device
 options:
   _input:
@@ -34,7 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Routes in the form of the option O(dualstack.fleet.edge_routes#module:config), in the order of the records.
+  description: Routes as O(dualstack.fleet.edge_routes#module:config) takes them, in the order of the records.
   type: list
   elements: dict
   sample: [{dest: "2001:db8:200:1011::/64", via: "2001:db8:100:1::c:1011", dev: eth0}]
@@ -49,7 +50,9 @@ def delegated_routes(records, device=""):
         wanted = [record for record in records if record["delegated_prefix"]]
         routes = [{"dest": record["delegated_prefix"], "via": record["next_hop"]} for record in wanted]
     except (KeyError, TypeError) as error:
-        raise AnsibleFilterError(f"delegated_routes: not a record of the plan: {error}; pass hostvars' `dualstack`") from error
+        raise AnsibleFilterError(
+            f"delegated_routes: not a record of the plan: {error}; pass hostvars' `dualstack`"
+        ) from error
     return [{**route, "dev": device} for route in routes] if device else routes
 
 

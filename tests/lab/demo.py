@@ -38,7 +38,7 @@ def plan() -> dict[str, dict]:
 
 def first_of(prefix: str) -> str:
     """Return the host's own address in its delegated PREFIX."""
-    return prefix.split("/")[0] + "1"
+    return prefix.split("/", maxsplit=1)[0] + "1"
 
 
 class Traffic:
@@ -101,9 +101,15 @@ def prove(hosts: dict[str, dict]) -> list[dict]:
             ("ipv6", first_of(record["delegated_prefix"])),
         ):
             addresses.append({"host": name, "family": family, "address": address, "protocols": MACHINE_PROTOCOLS})
-    addresses.append({"host": "mx1", "family": "ipv4", "address": hosts["mx1"]["dualstack_ipv4"], "protocols": ["smtp"]})
-    addresses.append({"host": "mx1", "family": "ipv6", "address": hosts["mx1"]["dualstack"]["address"], "protocols": ["smtp"]})
-    addresses.append({"host": "tux", "family": "ipv4", "address": hosts["tux"]["dualstack_ipv4"], "protocols": ["http"]})
+    addresses.append(
+        {"host": "mx1", "family": "ipv4", "address": hosts["mx1"]["dualstack_ipv4"], "protocols": ["smtp"]}
+    )
+    addresses.append(
+        {"host": "mx1", "family": "ipv6", "address": hosts["mx1"]["dualstack"]["address"], "protocols": ["smtp"]}
+    )
+    addresses.append(
+        {"host": "tux", "family": "ipv4", "address": hosts["tux"]["dualstack_ipv4"], "protocols": ["http"]}
+    )
     order = json.dumps({"mode": "prove", "password": password(), "addresses": addresses}) + "\n"
     lab.podman("cp", str(lab.HERE / "traffic.py"), f"{UPSTREAM}:{TRAFFIC}")
     answer = lab.podman("exec", "-i", UPSTREAM, "python3", TRAFFIC, stdin=order.encode())
@@ -127,7 +133,9 @@ def by_service(proof: list[dict]) -> dict[str, dict[str, str]]:
         for family in ("ipv4", "ipv6"):
             tried = [item for item in proof if item["host"] == host and item["family"] == family]
             words = [
-                protocol if all(item["ok"] for item in tried if item["protocol"] == protocol) else f"{protocol.upper()}!"
+                protocol
+                if all(item["ok"] for item in tried if item["protocol"] == protocol)
+                else f"{protocol.upper()}!"
                 for protocol in dict.fromkeys(item["protocol"] for item in tried)
             ]
             table.setdefault(host, {})[family] = " ".join(words) or "-"
@@ -187,7 +195,9 @@ def main() -> int:
         protocol: {
             family: {
                 "requests": sum(1 for item in proof if item["protocol"] == protocol and item["family"] == family),
-                "failed": sum(1 for item in proof if item["protocol"] == protocol and item["family"] == family and not item["ok"]),
+                "failed": sum(
+                    1 for item in proof if item["protocol"] == protocol and item["family"] == family and not item["ok"]
+                ),
             }
             for family in ("ipv4", "ipv6")
         }
@@ -197,7 +207,10 @@ def main() -> int:
         for key in ("requests", "failed"):
             tries[item["protocol"]]["ipv4"][key] += item[key]
     summary = {
-        "hosts": {state: sum(host["state"] == state for host in states.values()) for state in sorted({h["state"] for h in states.values()})},
+        "hosts": {
+            state: sum(host["state"] == state for host in states.values())
+            for state in sorted({h["state"] for h in states.values()})
+        },
         "mail": mail,
         "requests": tries,
         "customers": requests,
@@ -212,10 +225,12 @@ def main() -> int:
     total = sum(item["requests"] for item in requests)
     retried, broken = sum(item["retried"] for item in requests), sum(item["failed"] for item in requests)
     gap = max(requests, key=lambda item: item["longest_gap_s"])
-    print(f"\nmail during the conversion: {mail['sent']} sent, {mail['delivered']} delivered ({mail['delivered_over_ipv6']} over IPv6), {mail['lost']} lost")
+    print(f"\nmail during the conversion: {mail['sent']} sent, {mail['delivered']} delivered, {mail['lost']} lost;")
+    print(f"{mail['delivered_over_ipv6']} of them went over IPv6")
     print(f"requests over IPv4 during the conversion: {total}, {broken} failed, {retried} answered at a second try;")
     print(f"longest wait {gap['longest_gap_s']} s ({gap['protocol']} on {gap['target']})")
-    print(f"changes: {totals['changed']}   seconds: {summary['seconds']}   report: {summary['report']}   summary: {summary_file}")
+    print(f"changes: {totals['changed']}   seconds: {summary['seconds']}")
+    print(f"report: {summary['report']}   summary: {summary_file}")
     for item in failed:
         print(f"not proven: {item}")
     return 1 if failed or mail["lost"] or broken else 0

@@ -107,7 +107,8 @@ def build_images() -> None:
         free = shutil.disk_usage(place).free
         if free < IMAGE_BYTES:
             raise LabError(
-                f"{place} has {free / 2**30:.1f} GiB free, the images need {IMAGE_BYTES / 2**30:.0f}; make room and run again"
+                f"{place} has {free / 2**30:.1f} GiB free, the images need {IMAGE_BYTES / 2**30:.0f};"
+                " make room and run again"
             )
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(build_image, wanted))
@@ -124,7 +125,9 @@ def build_image(suite: str) -> None:
 
 
 def bootstrap_image(suite: str) -> None:
-    say(f"no container registry answers: bootstrapping Debian {SUITES[suite]} from the package mirror (a minute or two)")
+    say(
+        f"no container registry answers: bootstrapping Debian {SUITES[suite]} from the package mirror (a minute or two)"
+    )
     packages = ",".join((HERE / "image" / "packages.txt").read_text().split())
     with tempfile.TemporaryDirectory(dir=BUILD, prefix="image-") as directory:
         tree = pathlib.Path(directory) / "root.tar"
@@ -174,9 +177,9 @@ def pack(trees: list[tuple[pathlib.Path, dict[str, str]]]) -> bytes:
                     archive.addfile(info)
                 elif path.is_file():
                     content = path.read_bytes()
+                    secret = b"@PASSWORD@" in content or b"@TSIG@" in content
                     for name, value in values.items():
                         content = content.replace(f"@{name}@".encode(), value.encode())
-                    secret = b"secret" in content
                     info.mode = 0o755 if os.access(path, os.X_OK) else 0o640 if secret else 0o644
                     info.size = len(content)
                     archive.addfile(info, io.BytesIO(content))
@@ -218,7 +221,9 @@ def wait_for_boot(container: str) -> None:
         if podman("inspect", "-f", "{{.State.Running}}", container).stdout.strip() != b"true":
             raise LabError(f"{container} stopped while booting: {output('logs', '--tail', '5', container)}")
         time.sleep(0.2)
-    raise LabError(f"{container} is '{state or 'silent'}' {BOOT_SECONDS} s after its start; see: podman logs {container}")
+    raise LabError(
+        f"{container} is '{state or 'silent'}' {BOOT_SECONDS} s after its start; see: podman logs {container}"
+    )
 
 
 # --- the lab ----------------------------------------------------------------------------------------------------------

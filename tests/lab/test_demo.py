@@ -33,7 +33,12 @@ def test_no_mail_is_lost_and_some_of_it_goes_over_ipv6(first):
 def test_every_service_answers_on_both_families_and_inside_the_delegated_prefixes(first):
     assert [item for item in first["proof"] if not item["ok"]] == []
     addresses = {item["address"] for item in first["proof"]}
-    assert {"2001:db8:100:1::c:1121", "2001:db8:200:1121::1", "2001:db8:100:1::c:1122", "2001:db8:200:1122::1"} <= addresses
+    assert {
+        "2001:db8:100:1::c:1121",
+        "2001:db8:200:1121::1",
+        "2001:db8:100:1::c:1122",
+        "2001:db8:200:1122::1",
+    } <= addresses
 
 
 def test_the_names_have_the_planned_addresses(first):

@@ -3,7 +3,7 @@
 
 Reads one line of JSON from standard input:
   {"mode": "run", "password": ..., "mx": ADDRESS, "machines": {NAME: ADDRESS}, "sites": {NAME: ADDRESS}}
-      mail, IMAP, FTP and HTTP over IPv4 without pause until standard input ends; then waits for the mail still under way.
+      mail, IMAP, FTP and HTTP over IPv4 without pause until standard input ends; then waits for the mail under way.
   {"mode": "prove", "password": ..., "addresses": [{"host": ..., "family": ..., "address": ..., "protocols": [...]}]}
       one try of each protocol to each address.
 Writes one line of JSON to standard output. A client here is as patient as a browser or a mail server is: it tries again
@@ -88,7 +88,7 @@ class Customer(threading.Thread):
                     self.retried += attempt > 0
                     break
                 except FAULTS as error:
-                    self.errors = (self.errors + [f"{type(error).__name__}: {error}"])[-3:]
+                    self.errors = [*self.errors, f"{type(error).__name__}: {error}"][-3:]
                     if time.monotonic() - started > PATIENCE:
                         self.failed += 1
                         break

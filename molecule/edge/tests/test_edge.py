@@ -26,10 +26,14 @@ def test_the_routes_are_kept_for_the_next_boot(lab, edge):
     assert lab(edge).service("dualstack-routes").is_enabled
 
 
-@pytest.mark.parametrize("device,gateways", [("eth0", ["fe80::1", "2001:db8:100:1::1"]), ("eth1", ["2001:db8:ffff::1"])])
+@pytest.mark.parametrize(
+    "device,gateways", [("eth0", ["fe80::1", "2001:db8:100:1::1"]), ("eth1", ["2001:db8:ffff::1"])]
+)
 def test_exactly_one_router_holds_each_gateway_address(lab, device, gateways):
     for gateway in gateways:
-        holders = [edge for edge in EDGES if f"{gateway}/" in lab(edge).check_output(f"ip -6 address show dev {device}")]
+        holders = [
+            edge for edge in EDGES if f"{gateway}/" in lab(edge).check_output(f"ip -6 address show dev {device}")
+        ]
         assert len(holders) == 1, gateway
 
 

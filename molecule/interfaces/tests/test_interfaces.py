@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 BACKENDS = {"web1": "/etc/network/dualstack.d/eth0", "web2": "/etc/systemd/network/10-eth0.network.d/50-dualstack.conf"}
 
 
@@ -55,18 +53,3 @@ def test_a_boot_brings_the_same_addresses(lab, machine, reboot):
     reboot(machine)
     wait_until_settled(lab(machine))
     assert_is_dual_stack(lab, machine)
-
-
-@pytest.fixture
-def reboot(lab):
-    """A function that cuts the power of a host and starts it again."""
-    import subprocess
-
-    from conftest import PODMAN
-
-    def boot(name):
-        subprocess.run([*PODMAN, "restart", "-t", "0", f"dualstack-{name}"], check=True, capture_output=True)
-        script = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.2; done"
-        lab(name).run_test(f"timeout 60 sh -c '{script}'")
-
-    return boot

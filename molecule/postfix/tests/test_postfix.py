@@ -48,5 +48,7 @@ def test_only_the_lines_in_question_have_changed(lab, name):
         legacy = stream.read().splitlines()
     now = lab(name).file("/etc/postfix/main.cf").content_string.splitlines()
     changed = {line.split("=")[0].strip() for line in set(now) - set(legacy)}
-    assert changed <= {"inet_protocols", "mynetworks", "smtp_bind_address6", "198.51.100.0/24 [::1]/128"} or name == "mx1"
+    assert (
+        changed <= {"inet_protocols", "mynetworks", "smtp_bind_address6", "198.51.100.0/24 [::1]/128"} or name == "mx1"
+    )
     assert [line for line in legacy if line.startswith("#")] == [line for line in now if line.startswith("#")]
