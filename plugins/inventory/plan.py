@@ -227,7 +227,8 @@ class InventoryModule(BaseInventoryPlugin):
         for warning in [*found.warnings, *_ledger_as_source(path, file)]:
             self.display.warning(warning)
         for name, record in found.records.items():
-            self.inventory.set_variable(name, "dualstack", _trusted(record))
+            # Not through the inventory, which would go through every string of every record once more.
+            self.inventory.hosts[name].set_variable("dualstack", _trusted(record))
         self.inventory.set_variable("all", "dualstack_plan", _trusted(plan.summary()))
 
     def _hosts(self, plan):
