@@ -12,7 +12,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from module_utils._dns import RRset, Wish, batches, decide, publish, summary, wishes
+from module_utils._dns import RRset, Wish, batches, decide, publish, records_of, summary, wishes
 from module_utils._errors import DualStackError, InputError
 
 dns = pytest.importorskip("dns", reason="missing capability: dnspython")
@@ -285,6 +285,24 @@ def test_what_is_decided_grants_the_wish_and_keeps_the_rest(here, wanted, unwant
         assert change.before.values - change.after.values <= wish.absent
     after = {**found, **{change.key: change.after for change in changes}}
     assert decide(plan, after) == ((), conflicts)
+
+
+def test_every_name_has_every_address_and_each_leads_back_to_the_first_name():
+    records = records_of(
+        ["2001:db8::1", "2001:db8::2"],
+        ["web1.example.net", "www.example.net"],
+        zone="example.net",
+        reverse_zone=REVERSE,
+        ttl=60,
+        state="present",
+    )
+    wanted = wishes(records, "absent")
+    both = frozenset({"2001:db8::1", "2001:db8::2"})
+    assert {key[1]: wish.present for key, wish in wanted.items() if key[2] == "AAAA"} == {
+        "web1.example.net.": both,
+        "www.example.net.": both,
+    }
+    assert {wish.present for key, wish in wanted.items() if key[2] == "PTR"} == {frozenset({"web1.example.net."})}
 
 
 def test_addresses_come_last_and_go_first():

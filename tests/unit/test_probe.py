@@ -12,7 +12,7 @@ import time
 
 import pytest
 from module_utils._errors import InputError
-from module_utils._probe import Target, by_host, probe, targets
+from module_utils._probe import Target, by_host, probe, service_addresses, targets
 
 
 def ipv6_here():
@@ -313,3 +313,9 @@ def test_all_that_is_wrong_with_the_input_is_said_at_once():
         "70000",
     ):
         assert words in text
+
+
+def test_services_answer_at_the_host_and_at_the_first_address_of_its_prefix():
+    assert service_addresses({"address": "2001:db8::1", "delegated_prefix": ""}) == ["2001:db8::1"]
+    both = service_addresses({"address": "2001:db8::1", "delegated_prefix": "2001:db8:200:1011::/64"})
+    assert both == ["2001:db8::1", "2001:db8:200:1011::1"]
