@@ -52,6 +52,8 @@ def _set(lines: list[str], key: str, value: object) -> list[str]:
                     'replace that; write the value in force first: postconf -e "mynetworks = $(postconf -h mynetworks)"'
                 ]
             )
+        if key == "inet_interfaces" and (entry is None or "all" in words):
+            return lines  # "all" stands alone, and is the default
         have = {_same(word) for word in words}
         missing = [word for word in wanted if _same(word) not in have]
         if not missing:

@@ -26,6 +26,8 @@ from ._listeners import FAMILIES, Listener, Resolver, await_all
 
 WAIT = 15.0  # seconds for the listeners after the last command
 JOURNAL_LINES = 15
+JOURNAL_POLLS = 10
+JOURNAL_PAUSE = 0.05
 HIDDEN = "(content hidden)\n"
 
 Command = tuple[str, ...]
@@ -344,7 +346,7 @@ class _Run:
         self.request = request
         self.originals = Snapshots(request.name, root)
         self.journal = Snapshots(request.name, root, "journal.json")
-        self.began = int(time.time())
+        self.began = time.time()
         self.ran: list[str] = []
 
     def execute(self, check_mode: bool) -> Result:
@@ -427,8 +429,11 @@ class _Run:
         for command in commands:
             outcome = self._run(command)
             if outcome.rc:
-                output = "\n".join(filter(None, [outcome.output, self._words()]))
-                raise _Failure(step, shlex.join(command), f"rc {outcome.rc}: {output}".strip())
+                output = [outcome.output]
+                if step != "validate" or not outcome.output:
+                    output.append(self._words(step))
+                said = "\n".join(filter(None, output)) or "without a word"
+                raise _Failure(step, shlex.join(command), f"rc {outcome.rc}: {said}")
 
     def _run(self, command: Command) -> Outcome:
         self.ran.append(shlex.join(command))
@@ -438,7 +443,7 @@ class _Run:
         checks = _ipv4(self.request.checks) if only_ipv4 or self.request.reverted else self.request.checks
         reason = await_all(checks, self.request.wait, self._given_up)
         if reason:
-            raise _Failure("verify", "", "\n".join(filter(None, [reason, self._words()])))
+            raise _Failure("verify", "", "\n".join(filter(None, [reason, self._words("verify")])))
         if not only_ipv4:
             self._commands("verify", self.request.commands)
 
@@ -472,7 +477,9 @@ class _Run:
         attempt(partial(self.originals.restore_points, kept))
         files_back = not errors
         if failure.step in ("apply", "verify"):
-            self.began = int(time.time())
+            self.began = time.time()
+            if self.request.unit:  # failed starts in quick succession make systemd refuse the next one
+                run(["systemctl", "reset-failed", self.request.unit])
             for command in self.request.apply:
                 attempt(partial(self._commands, "apply", [command]))
             attempt(partial(self._verify, only_ipv4=True))
@@ -500,12 +507,17 @@ class _Run:
         unit = self.request.unit
         return f"unit {unit} has failed" if unit and not run(["systemctl", "is-failed", "--quiet", unit]).rc else ""
 
-    def _words(self) -> str:
-        """Return what the daemon itself said since the run began; without a word of it, all warnings of the host."""
+    def _words(self, step: str) -> str:
+        """Return what the daemon said since the run began; of a checker, which is no part of the unit, the warnings."""
         if not self.request.unit:
             return ""
-        run(["journalctl", "--sync"])
-        base = [
+        choices = [["-p", "warning"]] if step == "validate" else [["-u", self.request.unit], ["-p", "warning"]]
+        return next(filter(None, map(self._journal, choices)), "")
+
+    def _journal(self, choice: list[str]) -> str:
+        """Return the last lines, once no more arrive: the journal is a moment behind the unit's state."""
+        since = f"@{self.began:.3f}"
+        command = [
             "journalctl",
             "--no-pager",
             "--quiet",
@@ -514,13 +526,18 @@ class _Run:
             "-n",
             str(JOURNAL_LINES),
             "--since",
-            f"@{self.began}",
+            since,
+            *choice,
         ]
-        for choice in (["-u", self.request.unit], ["-p", "warning"]):
-            outcome = run([*base, *choice])
-            if not outcome.rc and outcome.output:
-                return outcome.output
-        return ""
+        text = "-"
+        for _attempt in range(JOURNAL_POLLS):
+            run(["journalctl", "--sync"])
+            outcome = run(command)
+            if outcome.rc or outcome.output == text:
+                break
+            text = outcome.output
+            time.sleep(JOURNAL_PAUSE)
+        return "" if text == "-" else text
 
 
 def _told(failure: _Failure) -> str:

@@ -50,6 +50,12 @@ def test_postfix_adds_missing_words_to_a_list(old, new):
     assert main_cf("mynetworks", {"add": [NETWORK]}, old) == new
 
 
+@pytest.mark.parametrize("text", ["", "inet_interfaces = all\n"])
+def test_postfix_on_all_interfaces_needs_no_more(text):
+    assert main_cf("inet_interfaces", {"add": ["2001:db8::1"]}, text) == text
+    assert main_cf("inet_interfaces", {"add": ["b"]}, "inet_interfaces = a\n") == "inet_interfaces = a b\n"
+
+
 @pytest.mark.parametrize(
     "word", ["2001:db8::/64", "[2001:db8::1]/64", "[::]/0", "[2000::]/3", "[2001:db8::]/129", "[2001:db8::]/", "[x]/64"]
 )
