@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ OWN_DIRECTORY = "/etc/network/dualstack.d"
 SOURCE_LINE = f"source {OWN_DIRECTORY}/*"
 NETWORKD = "/etc/systemd/network"
 LO_NETWORK = "50-dualstack-lo.network"
+# Redirects, the kernel itself, router advertisements.
+_KERNEL_PROTOCOLS = (1, 2, 9)
 _MARK = "# Written by dualstack.fleet.network_change; the next run overwrites changes made here.\n"
 
 
@@ -30,11 +33,6 @@ class Backend:
     name: str
     network_file: str = ""
     lo_file: str = LO_NETWORK
-
-    @property
-    def reload(self) -> tuple[list[str], ...]:
-        """What makes the manager read its files without touching what it already has."""
-        return (["networkctl", "reload"],) if self.name == "networkd" else ()
 
 
 def detect(device: str, indexes: Mapping[str, int], choice: str = "auto") -> Backend:
@@ -73,6 +71,28 @@ def unsettled(wanted: Wanted) -> list[str]:
         if not any(entry.get("ConfigSource") == "static" for entry in mine):
             problems.append(f"systemd-networkd does not hold {address} on {address.device}: {hint}")
     return problems
+
+
+def strangers(wanted: Wanted, owned: Wanted) -> list[str]:
+    """Return what others put on networkd's interface, such as the addresses of VRRP: networkd would remove it."""
+    link = _networkd_links().get(wanted.device, {})
+    ours = {address.value for address in (*wanted.addresses, *owned.addresses)}
+    our_routes = {(route.dest, route.length) for route in (*wanted.routes, *owned.routes)}
+    found = []
+    for entry in link.get("Addresses", []):
+        value = bytes(entry["Address"])
+        if entry.get("ConfigSource") == "foreign" and entry.get("Scope") == 0 and value not in ours:
+            found.append(f"{_text(value)}/{entry['PrefixLength']}")
+    for entry in link.get("Routes", []):
+        key = (bytes(entry["Destination"]), entry["DestinationPrefixLength"])
+        by_hand = entry.get("ConfigSource") == "foreign" and entry.get("Protocol") not in _KERNEL_PROTOCOLS
+        if by_hand and key not in our_routes:
+            found.append(f"the route to {_text(key[0])}/{key[1]}")
+    return found
+
+
+def _text(value: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
 
 
 def _networkd_links() -> dict[str, dict]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import _rtnetlink
-from ._backends import Backend, detect, paths, plan_files, unsettled
+from ._backends import NETWORKD, Backend, detect, paths, plan_files, strangers, unsettled
 from ._command import run as run_command
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
@@ -65,7 +65,8 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     steps = _join([plan_live(each, observed, owned[each.device]) for each in wanted])
     changes = _plan_files(wanted, backends)
     settings = [setting for each in wanted for setting in _settings(each)]
-    reload = _unique(command for backend in backends.values() for command in backend.reload) if changes else []
+    managed = [each for each in wanted if backends[each.device].name == "networkd"]
+    reload, warnings = _reload([(each, owned[each.device]) for each in managed] if changes else [])
     result: dict[str, object] = {
         "changed": bool(steps.commands or changes or settings),
         "rollback": left.state,
@@ -75,6 +76,7 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         "commands": _all_commands(steps, settings, reload),
         "files": [after.path for _before, after in changes],
         "diff": _diff(steps, changes),
+        "warnings": warnings,
     }
     record = {each.device: to_record(each) for each in wanted}
     if not result["changed"]:
@@ -93,7 +95,6 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         owned=record,
     )
     try:
-        managed = [each for each in wanted if backends[each.device].name == "networkd"]
         _go(wanted, steps, changes, settings=settings, reload=reload, managed=managed)
     except BaseException as error:
         problems = undo_now(store)
@@ -104,6 +105,26 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         raise DualStackError(f"{error}. {end}", **details) from error
     confirm_by = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(deadline))
     return {**result, "confirm_by": confirm_by}
+
+
+def _reload(managed: Sequence[tuple[Wanted, Wanted]]) -> tuple[list[list[str]], list[str]]:
+    """Return what makes networkd read its files now, and warnings where that has to wait.
+
+    Reading them, networkd would remove what others put on the interface: the IPv4 address of VRRP above all. The kernel
+    has everything already, so the files wait for the next start.
+    """
+    if not managed:
+        return [], []
+    warnings = []
+    for wanted, owned in managed:
+        found = strangers(wanted, owned)
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            warnings.append(
+                f"systemd-networkd reads its new files for {wanted.device} at its next start: reading them now would "
+                f"remove {', '.join(found[:3])}{more}"
+            )
+    return ([] if warnings else [["networkctl", "reload"]]), warnings
 
 
 def _join(parts: Sequence[Steps]) -> Steps:
@@ -200,20 +221,20 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
         )
     observed = _observe()
     record = store.load("record.json") or {}
-    commands: list[list[str]] = []
-    for device in record.get("owned", {}):
-        nothing = Wanted(device)
-        commands += plan_live(nothing, observed, _owned(store, device, observed.indexes)).commands
+    devices = [device for device in record.get("owned", {}) if device in observed.indexes]
+    pairs = [(Wanted(device), _owned(store, device, observed.indexes)) for device in devices]
+    commands = [command for nothing, owned in pairs for command in plan_live(nothing, observed, owned).commands]
     originals = store.originals.load()
     changes = [(read_file(path), original) for path, (original, _ours) in originals.items()]
-    reload = [["networkctl", "reload"]] if any("/systemd/network/" in path for path in originals) else []
+    reload, warnings = _reload(pairs if any(path.startswith(NETWORKD) for path in originals) else [])
     result = {
         "changed": bool(commands or changes),
         "rollback": left.state,
         "rollback_detail": left.text,
-        "commands": [" ".join(words) for words in [*commands, *(reload if changes else [])]],
+        "commands": [" ".join(words) for words in [*commands, *reload]],
         "files": list(originals),
         "diff": _diff(Steps(tuple(commands)), changes),
+        "warnings": warnings,
     }
     if not check and record:
         revert(store, commands, reload)
