@@ -516,28 +516,17 @@ class _Run:
 
     def _journal(self, choice: list[str]) -> str:
         """Return the last lines, once no more arrive: the journal is a moment behind the unit's state."""
-        since = f"@{self.began:.3f}"
-        command = [
-            "journalctl",
-            "--no-pager",
-            "--quiet",
-            "-o",
-            "cat",
-            "-n",
-            str(JOURNAL_LINES),
-            "--since",
-            since,
-            *choice,
-        ]
-        text = "-"
+        # Not -n: journalctl of systemd 252 takes it from the beginning when --since is given.
+        command = ["journalctl", "--no-pager", "--quiet", "-o", "cat", "--since", f"@{self.began:.3f}", *choice]
+        text = ""
         for _attempt in range(JOURNAL_POLLS):
             run(["journalctl", "--sync"])
             outcome = run(command)
-            if outcome.rc or outcome.output == text:
+            if outcome.rc or (outcome.output and outcome.output == text):
                 break
             text = outcome.output
             time.sleep(JOURNAL_PAUSE)
-        return "" if text == "-" else text
+        return "\n".join(text.splitlines()[-JOURNAL_LINES:])
 
 
 def _told(failure: _Failure) -> str:
