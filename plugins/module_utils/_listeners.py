@@ -24,6 +24,9 @@ DNS = 53
 GREETING_LIMIT = 4096
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp, proc_net_tcp(5)
 _ANSWERED = (0, 3)  # NOERROR, NXDOMAIN: any other response code makes a client ask the next server
+RCODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
+# Every recursive server has this zone itself (RFC 6303, section 4.2): the answer needs no other server.
+LOCAL_ZONE = "127.in-addr.arpa"
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _query_problem(server: str, name: str) -> str:
                 answer = connection.recv(GREETING_LIMIT)
                 if len(answer) >= 12 and answer[:2] == identifier and answer[2] & 0x80:
                     code = answer[3] & 0x0F
-                    return "" if code in _ANSWERED else f"refuses to look up {name}: response code {code}"
+                    return "" if code in _ANSWERED else f"answered {RCODES.get(code, code)} for {name}"
     except OSError as error:
         if not isinstance(error, TimeoutError):
             return str(error.strerror or error)

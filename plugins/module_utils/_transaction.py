@@ -22,7 +22,7 @@ from ._command import Outcome, argv, run
 from ._editors import FORMATS, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
-from ._listeners import FAMILIES, Listener, Resolver, await_all
+from ._listeners import FAMILIES, LOCAL_ZONE, Listener, Resolver, await_all
 
 WAIT = 15.0  # seconds for the listeners after the last command
 JOURNAL_LINES = 15
@@ -191,7 +191,7 @@ def _check(
     elif kinds == ["command"]:
         commands.append(_command(entry["command"], f"{place}.command", problems))
     elif kinds == ["resolver"]:
-        checks += [Resolver(str(server), str(entry.get("name", "localhost"))) for server in _list(entry, "resolver")]
+        checks += [Resolver(str(server), str(entry.get("name", LOCAL_ZONE))) for server in _list(entry, "resolver")]
     else:
         expect, send = str(entry.get("expect", "")), str(entry.get("send", ""))
         families = [str(family) for family in _list(entry, "families")] or list(FAMILIES)

@@ -136,9 +136,10 @@ options:
         type: list
         elements: str
       name:
-        description: Name to look up at O(verify[].resolver). That it does not exist is an answer too.
+        description: Name to look up at O(verify[].resolver). That it does not exist is an answer too. The
+          default is a zone that each recursive server has itself (RFC 6303, section 4.2).
         type: str
-        default: localhost
+        default: 127.in-addr.arpa
   unit:
     description:
       - Unit, or pattern of units, of the service. When it fails, waiting ends at once; its journal is part of an
@@ -238,7 +239,7 @@ CHECK = {
     "send": {"type": "str"},
     "command": {"type": "raw"},
     "resolver": {"type": "list", "elements": "str"},
-    "name": {"type": "str", "default": "localhost"},
+    "name": {"type": "str", "default": "127.in-addr.arpa"},
 }
 
 
