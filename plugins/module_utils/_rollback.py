@@ -225,6 +225,7 @@ def revert(store: Store, commands: Sequence[Sequence[str]], reload: Sequence[Seq
         raise DualStackError("the revert is not complete, run it again: " + "; ".join(problems), problems=problems)
     store.originals.forget()
     store.remove("record.json")
+    store.remove("undo.py")
 
 
 def edited_files(store: Store) -> list[str]:

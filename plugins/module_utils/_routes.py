@@ -153,7 +153,8 @@ def parse_routes(
     for place, record in records:
         try:
             route = _parse_route(record, metric, deleting)
-            _check_host(route, own, devices)
+            if not deleting:
+                _check_host(route, own, devices)
         except ValueError as error:
             problems.append(f"{place}: {error}")
             continue
@@ -442,9 +443,11 @@ def inverse(changes: Sequence[Change], plan: Plan) -> list[Change]:
             undo.append(dataclasses.replace(change, action="replace"))
         else:
             old = before[change.dest, change.length, change.metric]
-            undo.append(present_change("replace", old))
+            steps = [present_change("replace", old)]
             if old.kind != change.kind:
-                undo.append(dataclasses.replace(change, action="delete"))
+                steps.append(dataclasses.replace(change, action="delete"))
+            # Replacing among two would take the wrong one along.
+            undo += reversed(steps) if _stays_beside(change.kind, old.kind) else steps
     return undo
 
 

@@ -16,7 +16,7 @@ RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 UNICAST, UNREACHABLE = 1, 7
 TABLE_MAIN = 254
-PROTOCOL_KERNEL = 2
+LO_INDEX = 1
 
 REQUEST, DUMP = 0x1, 0x300
 CREATE, EXCLUSIVE, REPLACE = 0x400, 0x200, 0x100
@@ -110,8 +110,10 @@ def encode(change: Change, sequence: int) -> bytes:
     parts = [head, _ATTRIBUTE.pack(20, _RTA_DST), change.dest, struct.pack("=HHI", 8, _RTA_PRIORITY, change.metric)]
     if change.gateway and not unreachable:
         parts += [_ATTRIBUTE.pack(20, _RTA_GATEWAY), change.gateway]
-    if change.index and not unreachable:
-        parts.append(struct.pack("=HHI", 8, _RTA_OIF, change.index))
+    # The kernel finds a route to delete by its next hop, not by its type; one without any stands on lo.
+    index = change.index if not unreachable else LO_INDEX if change.action == "delete" else 0
+    if index:
+        parts.append(struct.pack("=HHI", 8, _RTA_OIF, index))
     if change.table > 255:
         parts.append(struct.pack("=HHI", 8, _RTA_TABLE, change.table))
     body = b"".join(parts)

@@ -1,0 +1,156 @@
+"""The kernel's side of the edge routes, in a network namespace that each test makes for itself. Needs root."""
+
+import ctypes
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "plugins"))
+
+from module_utils import _edge
+from module_utils._edge import Request, run
+from module_utils._errors import DualStackError, InputError
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
+CLIENT = {"dest": "2001:db8:200:11::/64", "via": "2001:db8:100:1::11"}
+AGGREGATE = {"dest": "2001:db8:200::/48", "type": "unreachable", "metric": 4096}
+
+
+def ip(words):
+    return subprocess.run(["ip", "-N", "-6", *words.split()], check=True, capture_output=True, text=True).stdout
+
+
+def ours():
+    return sorted(line.strip() for line in ip("route show proto 250").splitlines())
+
+
+@pytest.fixture(autouse=True)
+def namespace():
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    assert libc.unshare(0x40000000) == 0
+    try:
+        ip("link add eth0 type veth peer name other")
+        for name in ("lo", "eth0", "other"):
+            ip(f"link set {name} up")
+        ip("address add 2001:db8:100:1::1/64 dev eth0 nodad")
+        yield
+    finally:
+        assert libc.setns(home, 0) == 0
+        os.close(home)
+
+
+@pytest.fixture
+def change(tmp_path):
+    def call(*config, check=False, **options):
+        request = Request(config=list(config) if config else None, directory=str(tmp_path / "routes.d"), **options)
+        return run(request, check)
+
+    call.file = tmp_path / "routes.d" / "fleet.batch"
+    return call
+
+
+def test_routes_are_added_persisted_and_unchanged_by_a_second_run(change):
+    told = change(CLIENT, AGGREGATE, check=True)
+    assert ours() == []
+    assert not change.file.exists()
+    done = change(CLIENT, AGGREGATE)
+    assert told == done
+    assert done["stats"]["added"] == 2
+    assert len(ours()) == 2
+    assert not change(CLIENT, AGGREGATE)["changed"]
+    ip("route flush proto 250")
+    subprocess.run(["ip", "-6", "-force", "-batch", str(change.file)], check=True)
+    assert not change(CLIENT, AGGREGATE)["changed"]
+
+
+def test_a_next_hop_changes_in_place_and_between_types(change):
+    change(CLIENT)
+    for record in ({**CLIENT, "via": "2001:db8:100:1::12"}, {"dest": CLIENT["dest"], "type": "unreachable"}, CLIENT):
+        assert change(record)["stats"]["replaced"] == 1
+        assert len(ours()) == 1
+        assert not change(record)["changed"]
+
+
+def test_a_refused_route_takes_the_whole_run_back(change):
+    change(CLIENT)
+    file, before = change.file.read_text(), ours()
+    new = {"dest": "2001:db8:200:13::/64", "via": "2001:db8:100:1::13"}
+    far = [{"dest": f"2001:db8:200:2{i}::/64", "via": f"2001:db8:fff::{i}"} for i in range(2)]
+    with pytest.raises(DualStackError, match="No route to host") as caught:
+        change(new, {"dest": CLIENT["dest"], "type": "unreachable"}, *far)
+    assert len(caught.value.details["failed_routes"]) == 2
+    assert ours() == before
+    assert change.file.read_text() == file
+
+
+def test_anothers_route_is_a_conflict_and_nothing_changes(change):
+    ip(f"route add {CLIENT['dest']} via 2001:db8:100:1::99 proto 4")
+    before = ip("route show")
+    with pytest.raises(DualStackError, match="static"):
+        change(AGGREGATE, CLIENT)
+    assert ip("route show") == before
+    change(CLIENT, state="deleted")
+    assert ip("route show") == before
+
+
+def test_an_own_address_is_no_next_hop(change):
+    with pytest.raises(InputError, match="own address"):
+        change({**CLIENT, "via": "2001:db8:100:1::1"})
+
+
+def test_overridden_leaves_exactly_the_wanted_routes(change):
+    change(AGGREGATE, name="aggregates")
+    change(*({"dest": f"2001:db8:200:{i}::/64", "via": f"2001:db8:100:1::a{i}"} for i in range(1, 6)))
+    wanted = [{"dest": f"2001:db8:200:{i}::/64", "via": f"2001:db8:100:1::a{i}"} for i in range(3, 9)]
+    bounds = {"state": "overridden", "within": ["2001:db8:200::/48"]}
+    with pytest.raises(DualStackError, match="max_delete"):
+        change(*wanted, **bounds)
+    done = change(*wanted, **bounds, max_delete="50%")
+    assert (done["stats"]["added"], done["stats"]["deleted"], done["stats"]["unchanged"]) == (3, 2, 3)
+    assert len(ours()) == 7
+    assert done["after"]["count"] == 7
+    assert not change(*wanted, **bounds)["changed"]
+    assert len(change.file.read_text().splitlines()) == 7
+
+
+def test_what_is_gathered_can_be_merged_again(change):
+    change(CLIENT, AGGREGATE)
+    records = change(state="gathered")["gathered"]
+    assert not change(*records, persist=False)["changed"]
+    assert change(state="deleted", max_delete="100%")["stats"]["deleted"] == 2
+    assert ours() == []
+    assert not change.file.exists()
+
+
+def test_a_lost_file_is_written_again(change):
+    change(CLIENT)
+    change.file.unlink()
+    again = change(CLIENT)
+    assert again["changed"]
+    assert again["commands"] == []
+    assert change.file.exists()
+
+
+def test_a_file_that_cannot_be_written_changes_nothing(change, monkeypatch):
+    def full(_state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_edge, "write_file", full)
+    with pytest.raises(DualStackError, match="No space left"):
+        change(CLIENT)
+    assert ours() == []
+
+
+def test_other_tables_and_thousands_of_routes(change):
+    many = [{"dest": f"2001:db9:{i:x}::/64", "via": f"2001:db8:100:1::1:{i:x}"} for i in range(2000)]
+    scope = _edge.Scope(table=1000)
+    assert change(*many, scope=scope)["stats"]["added"] == 2000
+    assert not change(*many, scope=scope)["changed"]
+    assert ours() == []
+    assert len(ip("route show table 1000").splitlines()) == 2000
+    assert change(*many, scope=scope, state="deleted")["stats"]["deleted"] == 2000

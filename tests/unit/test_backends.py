@@ -1,0 +1,95 @@
+"""The files of ifupdown and systemd-networkd."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from module_utils._backends import INTERFACES, Backend, paths, plan_files, stanza_devices, with_source_line
+from module_utils._files import FileState
+from module_utils._network import parse_wanted
+
+LINE = "source /etc/network/dualstack.d/*"
+LEGACY = "source /etc/network/interfaces.d/*\n\nauto eth0\niface eth0 inet static\n\taddress 192.0.2.11/24\n"
+ADDRESSES = [{"address": "2001:db8:100:1::c:11/128"}, {"address": "2001:db8:200:1011::1/128", "device": "lo"}]
+ROUTES = [
+    {"dest": "2001:db8:100:1::/64"},
+    {"dest": "default", "via": "fe80::1"},
+    {"dest": "2001:db8:200:1011::/64", "type": "unreachable", "metric": 4096},
+]
+
+
+def planned(backend, existing=None, addresses=ADDRESSES, routes=ROUTES):
+    (wanted,) = parse_wanted("eth0", addresses, routes, {"lo", "eth0"})
+    before = {path: FileState(path) for path in paths(backend, "eth0")}
+    before.update(existing or {})
+    return {after.path: after for _before, after in plan_files(backend, wanted, before)}
+
+
+def test_ifupdown_reads_our_stanza_after_all_others():
+    old = FileState(INTERFACES, LEGACY.encode(), 0o640, 0, 7)
+    files = planned(Backend("ifupdown"), {INTERFACES: old})
+    assert files[INTERFACES] == FileState(INTERFACES, f"{LEGACY}{LINE}\n".encode(), 0o640, 0, 7)
+    stanza = files["/etc/network/dualstack.d/eth0"].content.decode().splitlines()[1:]
+    assert stanza[:4] == [
+        "iface eth0 inet6 static",
+        "    address 2001:db8:100:1::c:11/128",
+        "    accept_ra 0",
+        "    autoconf 0",
+    ]
+    assert "    up ip -6 address replace 2001:db8:200:1011::1/128 dev lo" in stanza
+    assert stanza[-1] == "    up ip -6 route replace default via fe80::1 dev eth0 metric 1024"
+
+
+def test_ifupdown_without_an_own_address_is_manual():
+    files = planned(Backend("ifupdown"), addresses=[], routes=ROUTES[:1])
+    text = files["/etc/network/dualstack.d/eth0"].content.decode()
+    assert "iface eth0 inet6 manual\n    up ip" in text
+
+
+@given(st.text(alphabet="aif \t\n#", max_size=40))
+def test_the_line_is_added_once_at_the_end(text):
+    once = with_source_line(text)
+    assert once.splitlines()[-1] == LINE
+    assert once.startswith(text)
+    assert with_source_line(once) == once
+
+
+def test_networkd_gets_drop_ins():
+    files = planned(Backend("networkd", "10-eth0.network"))
+    text = files["/etc/systemd/network/10-eth0.network.d/50-dualstack.conf"].content.decode()
+    assert "[Network]\nIPv6AcceptRA=no\nAddress=2001:db8:100:1::c:11/128\n" in text
+    assert "[Route]\nDestination=2001:db8:100:1::/64\nMetric=1024\n" in text
+    assert "[Route]\nDestination=2001:db8:200:1011::/64\nType=unreachable\nMetric=4096\n" in text
+    assert "[Route]\nGateway=fe80::1\nMetric=1024\n" in text
+    assert b"Name=lo" in files["/etc/systemd/network/50-dualstack-lo.network"].content
+    drop_in = files["/etc/systemd/network/50-dualstack-lo.network.d/50-dualstack-eth0.conf"].content
+    assert b"[Network]\nAddress=2001:db8:200:1011::1/128\n" in drop_in
+
+
+def test_networkd_uses_the_file_that_lo_has_already():
+    files = planned(Backend("networkd", "10-eth0.network", "05-lo.network"))
+    assert "/etc/systemd/network/50-dualstack-lo.network" not in files
+    assert "/etc/systemd/network/05-lo.network.d/50-dualstack-eth0.conf" in files
+
+
+def test_files_that_say_it_already_are_left_alone():
+    for backend in (Backend("ifupdown"), Backend("networkd", "10-eth0.network")):
+        assert planned(backend, planned(backend)) == {}
+
+
+def test_an_address_that_left_lo_takes_its_drop_in_along():
+    backend = Backend("networkd", "10-eth0.network")
+    files = planned(backend, planned(backend), ADDRESSES[:1])
+    assert files["/etc/systemd/network/50-dualstack-lo.network.d/50-dualstack-eth0.conf"].content is None
+
+
+def test_stanzas_are_found_through_sourced_files(tmp_path):
+    (tmp_path / "interfaces").write_text(
+        "source more/*\nsource-directory dir\niface eth0 inet dhcp\n# iface eth9 inet dhcp\n"
+    )
+    for name, text in (
+        ("more/a.cfg", "auto eth1\niface \\\n eth1 inet manual\n"),
+        ("dir/b", "iface eth2 inet manual\n"),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    assert stanza_devices(str(tmp_path / "interfaces")) == {"eth0", "eth1", "eth2"}
+    assert stanza_devices(str(tmp_path / "none")) == set()

@@ -1,0 +1,145 @@
+"""The way back of a network change: what an interrupted or unconfirmed run leaves, and who cleans it up."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from module_utils import _rollback, _undo
+from module_utils._files import FileState, read_file, write_file
+from module_utils._rollback import Store
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store whose guard unit stays in the test's directory and whose timer is never there."""
+    monkeypatch.setattr(_rollback, "GUARD", str(tmp_path / "system" / "guard.service"))
+    monkeypatch.setattr(_rollback, "GUARD_LINK", str(tmp_path / "system" / "wants" / "guard.service"))
+    monkeypatch.setattr(_rollback, "UNIT", "dualstack-rollback-of-a-unit-test")
+    made = Store(str(tmp_path / "lib" / "dualstack" / "network"))
+    with made.locked():
+        pass
+    return made
+
+
+@pytest.fixture
+def pending(store, tmp_path):
+    """A change of two files, one of them new, that is pending."""
+    old = FileState(str(tmp_path / "interfaces"), b"old\n", 0o640, os.getuid(), os.getgid())
+    new = FileState(str(tmp_path / "own.d" / "eth0"), None, 0o644, os.getuid(), os.getgid())
+    write_file(old)
+    changes = [
+        (old, FileState(old.path, b"ours\n", 0o640, old.uid, old.gid)),
+        (new, FileState(new.path, b"x\n", 0o644)),
+    ]
+    store.save(
+        "pending.json",
+        {
+            "deadline": 0,
+            "window": 60,
+            "commands": [],
+            "reload": [],
+            "files": [_rollback._packed(before) for before, _after in changes],
+            "after": [_rollback._packed(after) for _before, after in changes],
+            "directories": [str(tmp_path / "own.d")],
+            "settings": [],
+            "guard": [],
+            "owned": {"eth0": {"addresses": [], "routes": []}},
+        },
+    )
+    for _before, after in changes:
+        write_file(after)
+    return changes
+
+
+def test_the_store_is_for_root_only(store):
+    assert os.stat(store.path).st_mode & 0o777 == 0o700
+    store.save("record.json", {})
+    assert os.stat(store.file("record.json")).st_mode & 0o777 == 0o600
+
+
+def test_undo_restores_files_byte_for_byte(store, pending, tmp_path):
+    assert _undo.fire(store.path, "because") == []
+    assert read_file(pending[0][0].path) == pending[0][0]
+    assert not (tmp_path / "own.d").exists()
+    assert store.load("pending.json") is None
+    assert store.load("fired.json")["reason"] == "because"
+    assert _undo.fire(store.path, "again") == []
+    assert store.load("fired.json")["reason"] == "because"
+
+
+def test_the_copied_script_undoes_alone(store, pending):
+    write_file(FileState(store.file("undo.py"), read_file(_undo.__file__).content, 0o700))
+    done = subprocess.run(
+        [sys.executable, "-I", store.file("undo.py"), "boot"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_file(pending[0][0].path).content == b"old\n"
+    assert "restarted" in store.load("fired.json")["reason"]
+
+
+def test_a_failing_step_does_not_stop_the_others_and_is_told(store, pending):
+    record = store.load("pending.json")
+    record["commands"] = [["false"], ["/no/such/program"]]
+    record["files"].insert(0, {**record["files"][0], "path": "/proc/nothing/file"})
+    store.save("pending.json", record)
+    problems = _undo.fire(store.path, "because")
+    assert len(problems) == 3
+    assert read_file(pending[0][0].path).content == b"old\n"
+
+
+def test_what_is_gone_already_is_no_problem():
+    gone = [["sh", "-c", "echo 'RTNETLINK answers: No such process' >&2; exit 2"]]
+    assert _undo.carry_out({"commands": gone}) == []
+
+
+def test_an_interrupted_run_is_found_and_cleaned_up(store, pending):
+    assert _rollback.leftover(store).state == "fired"
+    _rollback.clear(store)
+    assert read_file(pending[0][0].path).content == b"old\n"
+    assert _rollback.leftover(store).state == "none"
+
+
+def test_a_fired_rollback_is_reported_with_time_and_reason(store):
+    store.save("fired.json", {"reason": "no confirmation came", "time": 0, "window": 60, "problems": ["x: y"]})
+    left = _rollback.leftover(store)
+    assert left.state == "fired"
+    assert "1970-01-01T00:00:00Z: no confirmation came; x: y" in left.text
+
+
+def test_confirm_records_and_revert_restores(store, pending, tmp_path):
+    _rollback.confirm(store)
+    assert _rollback.leftover(store).state == "none"
+    assert store.load("record.json")["owned"] == {"eth0": {"addresses": [], "routes": []}}
+    assert _rollback.edited_files(store) == []
+    _rollback.revert(store, [], [])
+    assert read_file(pending[0][0].path) == pending[0][0]
+    assert not (tmp_path / "own.d").exists()
+    assert store.load("record.json") is None
+    assert store.originals.load() == {}
+
+
+def test_a_second_change_keeps_the_first_originals(store, pending):
+    _rollback.confirm(store)
+    path = pending[0][0].path
+    later = (read_file(path), FileState(path, b"ours again\n", 0o640, os.getuid(), os.getgid()))
+    store.save(
+        "pending.json",
+        {
+            **json.loads('{"deadline": 0, "window": 60, "directories": [], "owned": {}}'),
+            "settings": [],
+            "files": [_rollback._packed(later[0])],
+            "after": [_rollback._packed(later[1])],
+        },
+    )
+    write_file(later[1])
+    _rollback.confirm(store)
+    _rollback.revert(store, [], [])
+    assert read_file(path).content == b"old\n"
+
+
+def test_an_edited_file_is_named(store, pending):
+    _rollback.confirm(store)
+    write_file(FileState(pending[0][0].path, b"by hand\n"))
+    assert _rollback.edited_files(store) == [pending[0][0].path]
