@@ -143,3 +143,12 @@ def test_an_edited_file_is_named(store, pending):
     _rollback.confirm(store)
     write_file(FileState(pending[0][0].path, b"by hand\n"))
     assert _rollback.edited_files(store) == [pending[0][0].path]
+
+
+def test_a_setting_goes_back_to_the_hosts_own_value(store, tmp_path):
+    setting = tmp_path / "accept_ra"
+    setting.write_text("0")
+    _rollback.own(store, {}, settings=[(str(setting), "1")])
+    _rollback.own(store, {}, settings=[(str(setting), "0")])
+    _rollback.revert(store, [], [])
+    assert setting.read_text() == "1"

@@ -40,6 +40,11 @@ def test_an_unreachable_route_has_no_next_hop():
     assert found == {1: DEST, 6: struct.pack("=I", 4096), 15: struct.pack("=I", 1000)}
 
 
+def test_an_unreachable_route_is_deleted_by_its_place_on_lo():
+    *_rest, found = decoded(Change("delete", DEST, 48, UNREACHABLE, 250, 4096, GATEWAY, 2))
+    assert found == {1: DEST, 6: struct.pack("=I", 4096), 4: struct.pack("=I", 1)}
+
+
 @given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=20), max_size=6))
 def test_attributes_are_read_as_they_were_written(wanted):
     data = b""
