@@ -247,8 +247,7 @@ def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
 def _paths(wanted: Wanted) -> list[str]:
     if not glob.has_magic(wanted.path):
         return [wanted.path]
-    found = {os.path.realpath(path): path for path in sorted(glob.glob(wanted.path))}
-    return list(found.values()) or ([] if wanted.optional else [wanted.path])
+    return sorted(glob.glob(wanted.path)) or ([] if wanted.optional else [wanted.path])
 
 
 def _after(request: Request, wanted: Wanted, before: FileState) -> FileState:
@@ -284,7 +283,7 @@ def _plan_revert(
     for path, (original, ours) in kept.items():
         found = _load(path)
         before = undone.get(path, found)
-        if before.digest not in (ours, original.digest) or (ours == EDITED and before.digest != original.digest):
+        if before.digest not in (ours, original.digest):
             problems.append(
                 f"{path}: was edited after the last run of {request.name}, and that edit would be lost; undo it, or "
                 "put the file back by hand"
@@ -352,6 +351,8 @@ class _Run:
     def execute(self, check_mode: bool) -> Result:
         request = self.request
         killed = self.journal.load()
+        if not check_mode:
+            self._sweep(killed)
         undone = {path: before for path, (before, after) in killed.items() if _load(path).digest == after}
         kept = self._settled(killed)
         if request.reverted and not kept and not killed:
@@ -376,6 +377,14 @@ class _Run:
             tuple(_diff(change) for change in shown),
         )
 
+    def _sweep(self, killed: Mapping[str, tuple[FileState, str]]) -> None:
+        """Remove the temporary files of a killed run."""
+        for directory in {os.path.dirname(path) for path in (self.journal.path, *killed)}:
+            for leftover in glob.glob(os.path.join(glob.escape(directory), ".dualstack-*")):
+                os.unlink(leftover)
+        if not killed:
+            self.journal.forget()  # and the directory, when it is empty
+
     def _settled(self, killed: Mapping[str, tuple[FileState, str]]) -> dict[str, tuple[FileState, str]]:
         """Return the originals as they were before the killed run."""
         kept = self.originals.load()
@@ -394,9 +403,6 @@ class _Run:
     ) -> None:
         if not killed:
             return
-        for path in killed:
-            for leftover in glob.glob(os.path.join(glob.escape(os.path.dirname(path)), ".dualstack-*")):
-                os.unlink(leftover)
         for before in undone.values():
             write_file(before)
         self.originals.restore_points(kept)

@@ -116,6 +116,11 @@ def test_dovecot_takes_a_whole_value_too():
         ),
         ("Listen 0.0.0.0:80\nListen [2001:DB8:0::1]:80\n", "Listen 0.0.0.0:80\nListen [2001:DB8:0::1]:80\n"),
         (
+            "<IfModule a>\nListen 443\n</IfModule>\n<IfModule b>\nListen 0.0.0.0:443\n</IfModule>\n",
+            "<IfModule a>\nListen 443\n</IfModule>\n<IfModule b>\nListen 0.0.0.0:443\n"
+            "Listen [2001:db8::1]:443\n</IfModule>\n",
+        ),
+        (
             "<IfModule a>\n\tListen 0.0.0.0:443\n</IfModule>\n<IfModule b>\n\tListen 0.0.0.0:443\n</IfModule>\n",
             "<IfModule a>\n\tListen 0.0.0.0:443\n\tListen [2001:db8::1]:443\n</IfModule>\n"
             "<IfModule b>\n\tListen 0.0.0.0:443\n\tListen [2001:db8::1]:443\n</IfModule>\n",
