@@ -31,6 +31,7 @@ class CallbackModule(CallbackBase):
     def __init__(self):
         super().__init__()
         self._waves = {}
+        self._shown = {}
 
     def v2_playbook_on_play_start(self, play):
         name = play.get_name().strip()
@@ -41,10 +42,12 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result):
         record = result._result.get("record") if result._task.action == "dualstack.fleet.host_state" else None
         stopped = bool(record) and record["state"] in ("blocked", "rolled_back")
-        if record and (stopped or result._result.get("changed")):
+        name = result._host.get_name()
+        if record and (stopped or result._result.get("changed")) and self._shown.get(name) != record["state"]:
+            self._shown[name] = record["state"]
             reason = f": {record['reason']}" if record["reason"] else ""
             color = C.COLOR_ERROR if stopped else C.COLOR_OK
-            self._display.display(f"  {result._host.get_name():<12} {record['state']}{reason}", color=color)
+            self._display.display(f"  {name:<12} {record['state']}{reason}", color=color)
 
     def v2_runner_on_failed(self, result, ignore_errors=False):
         if not ignore_errors:

@@ -26,7 +26,7 @@ import urllib.request
 
 PATIENCE = 10.0
 ATTEMPT = 4.0
-PAUSE = 0.1
+PAUSE = 0.4
 MAIL_DEADLINE = 60.0
 FAULTS = (OSError, EOFError, ftplib.Error, imaplib.IMAP4.error, smtplib.SMTPException)
 
@@ -92,7 +92,7 @@ class Customer(threading.Thread):
                     if time.monotonic() - started > PATIENCE:
                         self.failed += 1
                         break
-                    self.stop.wait(PAUSE / 2)
+                    self.stop.wait(0.05)
             self.longest_gap = max(self.longest_gap, time.monotonic() - started)
 
     def report(self):
@@ -153,9 +153,12 @@ def run(order):
     stop.set()
     for customer in customers:
         customer.join()
-    deadline = time.monotonic() + MAIL_DEADLINE
+    deadline, found = time.monotonic() + MAIL_DEADLINE, {}
     while True:
-        found = sender.arrived(machines, password)
+        try:
+            found = sender.arrived(machines, password)
+        except FAULTS as error:
+            print(f"mailboxes: {type(error).__name__}: {error}", file=sys.stderr)
         if len(found) == len(sender.sent) or time.monotonic() > deadline:
             break
         time.sleep(0.5)
