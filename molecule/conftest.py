@@ -11,12 +11,23 @@ import testinfra
 ROOT = pathlib.Path(__file__).parents[1]
 PODMAN = ["podman"] if os.geteuid() == 0 else ["sudo", "podman"]
 MACHINES = {"web1": "bookworm", "web2": "trixie"}
+# A service waits for its client after the greeting; an answer ends when the service closes the connection.
+ASK = """
+import socket
+with socket.create_connection(('{address}', {port}), timeout=3) as session:
+    session.sendall(b'{say}')
+    text = session.recv(4096)
+    while b'{say}' and (more := session.recv(4096)):
+        text += more
+print(text.decode(errors='replace'))
+"""
 
 
 class Lab:
     """The hosts of the lab, and what the inventory knows of them."""
 
     root = ROOT
+    podman = PODMAN
 
     def __init__(self):
         self.used = set()
@@ -48,10 +59,8 @@ class Lab:
         return [(name, "127.0.0.1"), (name, "::1")] + [(other, address) for address in self.addresses(name)]
 
     def greeting(self, client, address, port, say=""):
-        """Return what the service at ADDRESS and PORT says to CLIENT within three seconds of SAY."""
-        literal = f"TCP6:[{address}]:{port}" if ":" in address else f"TCP4:{address}:{port}"
-        answer = self(client).run(f"printf '{say}' | socat -t 3 -T 3 - {literal},connect-timeout=3")
-        return answer.stdout
+        """Return what the service at ADDRESS and PORT says to CLIENT first, or all of its answer to SAY."""
+        return self(client).run(f'python3 -c "{ASK.format(address=address, port=port, say=say)}"').stdout
 
 
 @pytest.fixture(scope="session")

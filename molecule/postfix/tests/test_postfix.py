@@ -39,7 +39,9 @@ def test_both_families_relay_a_mail_from_machine_to_machine(lab):
     web1.run_test(f"postconf -e 'relayhost = {hop}' && postfix reload")
     try:
         web1.run_test(f"printf 'Subject: {mark}\\n\\nx\\n' | sendmail -f bob@web1.example.net bob@web2.example.net")
-        web2.run_test(f"timeout 20 sh -c 'until grep -rq \"Subject: {mark}\" /home/bob/Maildir/new; do sleep 0.1; done'")
+        web2.run_test(
+            f"timeout 20 sh -c 'until grep -rq \"Subject: {mark}\" /home/bob/Maildir/new; do sleep 0.1; done'"
+        )
     finally:
         web1.run_test("postconf -e 'relayhost = [mx1.example.net]' && postfix reload")
     inside = lab.addresses("web1")[2]

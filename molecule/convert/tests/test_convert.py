@@ -1,0 +1,96 @@
+"""The fleet after the conversion, asked from upstream as a customer asks."""
+
+import json
+
+import pytest
+
+PUBLISHED = ["edge1", "edge2", "ns1", "bac1", "mx1", "web1", "web2"]
+GREETINGS = {"smtp": (25, "", "220 "), "imap": (143, "", "* OK"), "ftp": (21, "", "220"), "ssh": (22, "", "SSH-2.0")}
+PAGE = "GET / HTTP/1.0\\r\\n\\r\\n"
+
+
+def state(lab, name):
+    return json.loads(lab(name).file("/etc/ansible/facts.d/dualstack.fact").content_string)
+
+
+def ask_names(lab, *words):
+    return lab("upstream").check_output(f"dig +short @198.51.100.53 {' '.join(words)}").split()
+
+
+@pytest.mark.parametrize("protocol", GREETINGS)
+def test_upstream_reaches_each_service_on_each_address(lab, machine, protocol):
+    port, say, greeting = GREETINGS[protocol]
+    for address in lab.addresses(machine):
+        assert lab.greeting("upstream", address, port, say).startswith(greeting), address
+
+
+def test_upstream_gets_the_same_page_over_both_families(lab, machine):
+    for address in lab.addresses(machine):
+        assert f"{machine} at your service" in lab.greeting("upstream", address, 80, PAGE), address
+
+
+@pytest.mark.parametrize("edge", ["edge1", "edge2"])
+def test_either_router_alone_carries_the_traffic(lab, edge):
+    """The way from upstream into each delegated prefix, by this router's own address as next hop."""
+    router = lab.variables[edge]["lab_uplink_address"].split("/")[0]
+    inside = [lab.addresses(name)[2] for name in ("web1", "web2", "mx1")]
+    upstream = lab("upstream")
+    for address in inside:
+        upstream.run_test(f"ip -6 route add {address}/128 via {router}")
+        try:
+            upstream.run_test(f"ping -6 -c 1 -W 3 {address}")
+        finally:
+            upstream.run_test(f"ip -6 route del {address}/128 via {router}")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_name_has_the_planned_address_and_the_address_the_name(lab, name):
+    record = lab.variables[name]["dualstack"]
+    assert ask_names(lab, "AAAA", f"{name}.example.net") == [record["address"]]
+    assert ask_names(lab, "-x", record["address"]) == [f"{name}.example.net."]
+    assert ask_names(lab, "A", f"{name}.example.net") == [lab.variables[name]["dualstack_ipv4"]]
+    assert state(lab, name)["state"] == "published"
+
+
+def test_tux_stays_on_ipv4_and_says_why(lab):
+    assert state(lab, "tux")["state"] == "blocked"
+    assert "crash" in state(lab, "tux")["reason"]
+    assert ask_names(lab, "AAAA", "tux.example.net") == []
+    assert lab("tux").check_output("ip -6 address show scope global") == ""
+    assert "tux at your service" in lab.greeting("upstream", "198.51.100.13", 80, PAGE)
+
+
+def test_an_unassigned_prefix_does_not_loop(lab):
+    answer = lab("upstream").run("ping -6 -c 1 -W 3 2001:db8:200:9999::1").stdout
+    assert "Time exceeded" not in answer
+    assert "unreachable" in answer.lower()
+
+
+def test_mail_goes_from_machine_to_machine_over_ipv6(lab):
+    web1, web2 = lab("web1"), lab("web2")
+    mark = web1.check_output("date +%s%N")
+    web1.run_test("postconf -e smtp_address_preference=ipv6 && postfix reload")
+    try:
+        web1.run_test(f"printf 'Subject: {mark}\\n\\nx\\n' | sendmail -f bob@web1.example.net bob@web2.example.net")
+        web2.run_test(f"timeout 20 sh -c 'until grep -rq \"Subject: {mark}\" /home/bob/Maildir; do sleep 0.1; done'")
+    finally:
+        web1.run_test("postconf -X smtp_address_preference && postfix reload")
+    inside = lab.addresses("web1")[2]
+    assert f"[IPv6:{inside}]" in web2.check_output(f"grep -rh -B 30 'Subject: {mark}' /home/bob/Maildir")
+
+
+def test_a_stranger_relays_over_neither_family(lab):
+    for address in lab.addresses("mx1")[:2]:
+        talk = (
+            f"import smtplib; s = smtplib.SMTP('{address}', timeout=5); s.helo('stranger.example');"
+            " s.mail('a@example.com'); print(s.rcpt('b@elsewhere.example')[0])"
+        )
+        assert lab("upstream").check_output(f'python3 -c "{talk}"') == "554"
+
+
+def test_no_secret_is_left_in_states_and_reports(lab):
+    secrets = json.loads((lab.root / "build" / "lab" / "secrets.json").read_text())
+    for name in PUBLISHED:
+        for secret in secrets.values():
+            found = lab(name).run(f"grep -rlF '{secret}' /etc/ansible /var/lib/dualstack /var/log").stdout
+            assert found == "", name
