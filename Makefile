@@ -12,6 +12,9 @@ export YAMLLINT_CONFIG_FILE := $(CURDIR)/.config/yamllint.yml
 # Scenarios live in molecule/, where a newcomer looks for them.
 export MOLECULE_GLOB := molecule/*/molecule.yml
 
+# Containers and network namespaces are root's.
+AS_ROOT := $(shell test "$$(id -u)" = 0 || echo sudo --preserve-env env PATH="$$PATH")
+
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,7 +32,7 @@ lab-down: .venv/controller ## remove the lab's containers and networks, and noth
 	@python tests/lab/lab.py down
 
 .PHONY: test
-test: check molecule demo-test ## everything: lint, unit, molecule scenarios, the demonstration run twice
+test: check kernel molecule demo-test ## everything: lint, unit, molecule scenarios, the demonstration run twice
 
 .PHONY: check
 check: lint unit ## what a commit must pass, in under a minute
@@ -46,18 +49,22 @@ lint: .venv/developer ## ruff, mypy, yamllint, ansible-lint (profile production)
 unit: .venv/developer ## the core and the plugins, without a lab
 	pytest tests/unit
 
+.PHONY: kernel
+kernel: .venv/developer ## the routes module against the kernel, in network namespaces of its own (root or sudo)
+	$(AS_ROOT) pytest tests/netns
+
 .PHONY: molecule
 molecule: .venv/developer lab-tools ## molecule scenarios on real Debian 12 and 13 hosts; S=postfix for one of them
 ifdef S
-	molecule test -s $(S)
+	$(AS_ROOT) molecule test -s $(S)
 else
-	molecule test --all --exclude convert
-	molecule test -s convert
+	$(AS_ROOT) molecule test --all --exclude convert
+	$(AS_ROOT) molecule test -s convert
 endif
 
 .PHONY: demo-test
 demo-test: .venv/developer lab-tools ## the demonstration from the legacy state, and again on the converted lab
-	pytest tests/lab
+	$(AS_ROOT) pytest tests/lab
 
 .PHONY: build
 build: .venv/controller ## the collection's tarball, in dist/

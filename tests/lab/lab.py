@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -27,6 +28,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 
 import yaml
 
@@ -37,6 +39,7 @@ INVENTORY = ROOT / "inventories" / "lab" / "01-hosts.yml"
 
 LABEL = "dualstack.fleet.lab"
 PREFIX = "dualstack-"
+LOCK = "/var/lock/dualstack-lab"
 SUITES = {"bookworm": "12", "trixie": "13"}
 # Switches without addresses: the engine numbers nothing, and this machine has no route into the lab.
 NETWORKS = ("device", "uplink")
@@ -296,6 +299,20 @@ def new_secrets() -> dict[str, str]:
     return values
 
 
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """The names of the lab are this machine's: its runs wait for each other, whoever started them."""
+    try:
+        handle = os.open(LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        handle = os.open(LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def main(arguments: list[str]) -> int:
     actions = {
         "up": up,
@@ -308,8 +325,7 @@ def main(arguments: list[str]) -> int:
         return 2
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
-        with open("/var/lock/dualstack-lab", "a", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with one_at_a_time():
             actions[arguments[0]]()
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
