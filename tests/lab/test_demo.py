@@ -20,7 +20,8 @@ def demo():
 @pytest.fixture(scope="module")
 def first():
     subprocess.run([sys.executable, "tests/lab/lab.py", "up"], cwd=ROOT, check=True)
-    return demo()
+    yield demo()
+    subprocess.run([sys.executable, "tests/lab/lab.py", "down"], cwd=ROOT, check=True)
 
 
 def test_no_mail_is_lost_and_some_of_it_goes_over_ipv6(first):
