@@ -82,7 +82,7 @@ def reboot(lab):
     def boot(name):
         subprocess.run([*PODMAN, "restart", "-t", "0", f"dualstack-{name}"], check=True, capture_output=True)
         booted = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.2; done"
-        lab(name).run_test(f"timeout 60 sh -c '{booted}'")
+        lab(name).run_expect([0], f"timeout 60 sh -c '{booted}'")
 
     return boot
 

@@ -36,11 +36,11 @@ def test_either_router_alone_carries_the_traffic(lab, edge):
     inside = [lab.addresses(name)[2] for name in ("web1", "web2", "mx1")]
     upstream = lab("upstream")
     for address in inside:
-        upstream.run_test(f"ip -6 route add {address}/128 via {router}")
+        upstream.run_expect([0], f"ip -6 route add {address}/128 via {router}")
         try:
-            upstream.run_test(f"ping -6 -c 1 -W 3 {address}")
+            upstream.run_expect([0], f"ping -6 -c 1 -W 3 {address}")
         finally:
-            upstream.run_test(f"ip -6 route del {address}/128 via {router}")
+            upstream.run_expect([0], f"ip -6 route del {address}/128 via {router}")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -69,12 +69,16 @@ def test_an_unassigned_prefix_does_not_loop(lab):
 def test_mail_goes_from_machine_to_machine_over_ipv6(lab):
     web1, web2 = lab("web1"), lab("web2")
     mark = web1.check_output("date +%s%N")
-    web1.run_test("postconf -e smtp_address_preference=ipv6 && postfix reload")
+    web1.run_expect([0], "postconf -e smtp_address_preference=ipv6 && postfix reload")
     try:
-        web1.run_test(f"printf 'Subject: {mark}\\n\\nx\\n' | sendmail -f bob@web1.example.net bob@web2.example.net")
-        web2.run_test(f"timeout 20 sh -c 'until grep -rq \"Subject: {mark}\" /home/bob/Maildir; do sleep 0.1; done'")
+        web1.run_expect(
+            [0], f"printf 'Subject: {mark}\\n\\nx\\n' | sendmail -f bob@web1.example.net bob@int.web2.example.net"
+        )
+        web2.run_expect(
+            [0], f"timeout 20 sh -c 'until grep -rq \"Subject: {mark}\" /home/bob/Maildir; do sleep 0.1; done'"
+        )
     finally:
-        web1.run_test("postconf -X smtp_address_preference && postfix reload")
+        web1.run_expect([0], "postconf -X smtp_address_preference && postfix reload")
     inside = lab.addresses("web1")[2]
     assert f"[IPv6:{inside}]" in web2.check_output(f"grep -rh -B 30 'Subject: {mark}' /home/bob/Maildir")
 

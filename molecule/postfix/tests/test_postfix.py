@@ -36,14 +36,16 @@ def test_both_families_relay_a_mail_from_machine_to_machine(lab):
     mark = web1.check_output("date +%s%N")
     # The name server has no AAAA yet: the address says which family is meant.
     hop = f"[{lab.addresses('mx1')[1]}]"
-    web1.run_test(f"postconf -e 'relayhost = {hop}' && postfix reload")
+    web1.run_expect([0], f"postconf -e 'relayhost = {hop}' && postfix reload")
     try:
-        web1.run_test(f"printf 'Subject: {mark}\\n\\nx\\n' | sendmail -f bob@web1.example.net bob@web2.example.net")
-        web2.run_test(
-            f"timeout 20 sh -c 'until grep -rq \"Subject: {mark}\" /home/bob/Maildir/new; do sleep 0.1; done'"
+        web1.run_expect(
+            [0], f"printf 'Subject: {mark}\\n\\nx\\n' | sendmail -f bob@web1.example.net bob@int.web2.example.net"
+        )
+        web2.run_expect(
+            [0], f"timeout 20 sh -c 'until grep -rq \"Subject: {mark}\" /home/bob/Maildir/new; do sleep 0.1; done'"
         )
     finally:
-        web1.run_test("postconf -e 'relayhost = [mx1.example.net]' && postfix reload")
+        web1.run_expect([0], "postconf -e 'relayhost = [mx1.example.net]' && postfix reload")
     inside = lab.addresses("web1")[2]
     assert f"[IPv6:{inside}]" in web2.check_output(f"grep -rh -B 30 'Subject: {mark}' /home/bob/Maildir")
 
