@@ -35,7 +35,8 @@ lab-down: .venv/controller ## remove the lab's containers and networks, and noth
 test: check kernel molecule demo-test ## everything: lint, unit, molecule scenarios, the demonstration run twice
 
 .PHONY: check
-check: lint unit ## what a commit must pass, in under a minute
+check: .venv/developer ## what a commit must pass, in under a minute
+	@$(MAKE) --jobs 2 --output-sync lint unit
 
 .PHONY: lint
 lint: .venv/developer ## ruff, mypy, yamllint, ansible-lint (profile production)
