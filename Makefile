@@ -13,7 +13,7 @@ export YAMLLINT_CONFIG_FILE := $(CURDIR)/.config/yamllint.yml
 export MOLECULE_GLOB := molecule/*/molecule.yml
 
 # Containers and network namespaces are root's.
-AS_ROOT := $(shell test "$$(id -u)" = 0 || echo sudo --preserve-env env PATH="$$PATH")
+AS_ROOT := $(shell test "$$(id -u)" = 0 || echo 'sudo --preserve-env env "PATH=$$PATH"')
 
 .PHONY: help
 help: ## list the targets
@@ -43,7 +43,7 @@ lint: .venv/developer ## ruff, mypy, yamllint, ansible-lint (profile production)
 	ruff check
 	ruff format --check
 	mypy
-	yamllint -c $(YAMLLINT_CONFIG_FILE) --strict .
+	yamllint -c .config/yamllint.yml --strict .
 	ansible-lint -c .config/ansible-lint.yml --strict
 
 .PHONY: unit
