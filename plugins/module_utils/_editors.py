@@ -82,7 +82,7 @@ def _dovecot(text: str, settings: Settings) -> str:
 
 def _dovecot_key(lines: list[str], key: str, value: object) -> list[str]:
     default = DOVECOT_DEFAULTS.get(key, [])
-    wanted = additions(key, value) if is_addition(value) else re.split(r"[,\s]+", scalar(key, value).strip())
+    wanted = additions(key, value) if is_addition(value) else _words(_unquoted(scalar(key, value).strip())[1])
     place = _dovecot_place(lines, key)
     if place is None:
         if default and set(wanted) <= set(default) and (is_addition(value) or set(wanted) == set(default)):
@@ -95,15 +95,28 @@ def _dovecot_key(lines: list[str], key: str, value: object) -> list[str]:
         raise InputError(
             [f"{key}: line {place + 1} goes on in the next line, which this editor does not read; join them"]
         )
-    have = [word for word in re.split(r"[,\s]+", parts[2]) if word]
+    quote, inner = _unquoted(parts[2])
+    if is_addition(value) and re.search(r"[\"'\\]", inner):
+        raise InputError([f"{key}: line {place + 1} has quotes inside its value, which this editor does not read"])
+    have = _words(inner)
     known = {word.strip("[]") for word in have}
     if is_addition(value):
         missing = [word for word in wanted if word.strip("[]") not in known]
-        separator = " " if len(have) > 1 and "," not in parts[2] else ", "
-        new = separator.join([parts[2], *missing]) if missing else parts[2]
+        separator = " " if len(have) > 1 and "," not in inner else ", "
+        new = quote + separator.join(filter(None, [inner, *missing])) + quote if missing else parts[2]
     else:
         new = parts[2] if known == {word.strip("[]") for word in wanted} else scalar(key, value)
     return [*lines[:place], parts[1] + new + parts[3] + end(lines[place]), *lines[place + 1 :]]
+
+
+def _unquoted(value: str) -> tuple[str, str]:
+    """Return the quotation mark around VALUE, or nothing, and what is inside; Dovecot takes off one pair."""
+    match = re.fullmatch(r"([\"'])(.*)\1", value)
+    return (match[1], match[2]) if match else ("", value)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[,\s]+", text) if word]
 
 
 def _dovecot_place(lines: list[str], key: str) -> int | None:

@@ -84,6 +84,10 @@ def test_postfix_does_not_replace_derived_networks_by_one_word():
         ("listen=192.0.2.1\r\n", "listen=192.0.2.1, ::\r\n"),
         ("listen = * 192.0.2.1\n", "listen = * 192.0.2.1 ::\n"),
         ("listen = *, [::]\n", "listen = *, [::]\n"),
+        ('listen = "*"  # all\n', 'listen = "*, ::"  # all\n'),
+        ('listen = "*, ::"\n', 'listen = "*, ::"\n'),
+        ("listen = '192.0.2.1 [::1]'\n", "listen = '192.0.2.1 [::1] ::'\n"),
+        ('listen = ""\n', 'listen = "::"\n'),
         ("#listen = *\n", "#listen = *\n"),
         ("", ""),
         ("service x {\n  listen = *\n}\n", "service x {\n  listen = *\n}\n"),
@@ -97,7 +101,15 @@ def test_dovecot_listens_on_both_families(old, new):
 def test_dovecot_takes_a_whole_value_too():
     assert edit("dovecot", "listen = *\n", {"listen": "*, ::"}) == "listen = *, ::\n"
     assert edit("dovecot", "listen = :: *\n", {"listen": "*, ::"}) == "listen = :: *\n"
+    assert edit("dovecot", 'listen = ":: *"\n', {"listen": "*, ::"}) == 'listen = ":: *"\n'
     assert edit("dovecot", "a = 1\n", {"b": "2"}) == "a = 1\nb = 2\n"
+    assert edit("dovecot", "a = it's\n", {"a": '"b c"'}) == 'a = "b c"\n'
+
+
+@pytest.mark.parametrize("value", ['"*', '"*" "192.0.2.1"', "*, '::'"])
+def test_dovecot_refuses_quotes_that_it_would_break(value):
+    with pytest.raises(InputError, match="line 1 has quotes inside its value"):
+        edit("dovecot", f"listen = {value}\n", {"listen": {"add": ["::"]}})
 
 
 @pytest.mark.parametrize(
@@ -276,7 +288,7 @@ SETTINGS = {
     "varnishd": {"listen": {"add": ["[::]", "[2001:db8::1]"]}},
 }
 PIECES = [
-    *["\n", "\r\n", " ", "\t", "#", "=", ",", "\\", "{", "}", "<", ">", "\x0c", "\u2028", "x"],
+    *["\n", "\r\n", " ", "\t", "#", "=", ",", '"', "'", "\\", "{", "}", "<", ">", "\x0c", "\u2028", "x"],
     *[
         "a",
         "A",
