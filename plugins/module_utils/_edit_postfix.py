@@ -12,6 +12,8 @@ from ._errors import InputError
 
 # Shorter prefixes than this are no site's own network; in mynetworks they make an open relay.
 SHORTEST_PREFIX = 16
+# Link-local and unique local addresses (RFC 4291 section 2.5.6, RFC 4193): no one on the internet has these.
+LOCAL = (ipaddress.IPv6Network("fe80::/10"), ipaddress.IPv6Network("fc00::/7"))
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,6 @@ def _network_problem(word: str) -> list[str]:
         return [f"{word!r} is not an IPv6 network; write [2001:db8::]/64"]
     if network.network_address != address:
         return [f"{word!r} has bits set behind the prefix; write [{network.network_address}]/{network.prefixlen}"]
-    if network.prefixlen < SHORTEST_PREFIX:
+    if network.prefixlen < SHORTEST_PREFIX and not any(network.subnet_of(local) for local in LOCAL):
         return [f"{word!r} would make Postfix relay for the whole internet; name your own networks"]
     return []

@@ -44,6 +44,8 @@ def test_postfix_appends_a_missing_parameter_even_behind_an_open_last_line():
         ),
         ("mynetworks = [2001:DB8:0::]/64\n", "mynetworks = [2001:DB8:0::]/64\n"),
         ("mynetworks = [2001:db8::/64]\n", "mynetworks = [2001:db8::/64]\n"),
+        ("mynetworks = [fe80::]/10 [fd00::]/8\n", f"mynetworks = [fe80::]/10 [fd00::]/8 {NETWORK}\n"),
+        ("mynetworks = [fc00::]/7\n", f"mynetworks = [fc00::]/7 {NETWORK}\n"),
     ],
 )
 def test_postfix_adds_missing_words_to_a_list(old, new):
@@ -57,7 +59,17 @@ def test_postfix_on_all_interfaces_needs_no_more(text):
 
 
 @pytest.mark.parametrize(
-    "word", ["2001:db8::/64", "[2001:db8::1]/64", "[::]/0", "[2000::]/3", "[2001:db8::]/129", "[2001:db8::]/", "[x]/64"]
+    "word",
+    [
+        "2001:db8::/64",
+        "[2001:db8::1]/64",
+        "[::]/0",
+        "[2000::]/3",
+        "[fe00::]/9",
+        "[2001:db8::]/129",
+        "[2001:db8::]/",
+        "[x]/64",
+    ],
 )
 def test_postfix_refuses_networks_that_break_mail_in_silence(word):
     with pytest.raises(InputError, match="mynetworks"):
