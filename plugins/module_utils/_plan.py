@@ -145,17 +145,33 @@ class Plan:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return what access lists need: the prefixes of networks, pools and classes."""
+        """Return what access lists and maps need: prefixes of networks, pools and classes, and what is kept free."""
         networks = {
-            name: {"prefixes": [*map(str, each.prefixes)], "gateway": each.gateway, "on_link": each.on_link}
+            name: {
+                "prefixes": [*map(str, each.prefixes)],
+                "gateway": each.gateway,
+                "on_link": each.on_link,
+                # Host variables may be used as templates, so what people wrote freely loses the sign that begins one.
+                "reserved": [
+                    {"suffix": _block_text(taken.block), "for": taken.use.replace("{", "")} for taken in each.reserved
+                ],
+            }
             for name, each in self.networks.items()
         }
-        pools = {name: {"prefix": str(each.prefix), "length": each.length} for name, each in self.pools.items()}
+        pools = {
+            name: {
+                "prefix": str(each.prefix),
+                "length": each.length,
+                "reserved": [f"{index:x}" for index in sorted(each.reserved)],
+            }
+            for name, each in self.pools.items()
+        }
         classes = {
             name: {
                 "network": each.network,
                 "prefixes": [str(behind(prefix, each.block)) for prefix in self.networks[each.network].prefixes],
                 "pool": each.delegate.pool if each.delegate else "",
+                "pins": [f"{index:x}" for index in sorted(each.pins.values())],
             }
             for name, each in self.classes.items()
         }

@@ -153,9 +153,18 @@ def test_access_lists_get_the_prefixes_of_networks_pools_and_classes():
         "network": "device",
         "prefixes": ["2001:db8:100:1::ad:0/112"],
         "pool": "mail",
+        "pins": ["25", "de", "bac1"],
     }
-    assert summary["pools"]["clients"] == {"prefix": "2001:db8:200::/48", "length": 64}
+    assert summary["pools"]["clients"] == {"prefix": "2001:db8:200::/48", "length": 64, "reserved": []}
     assert summary["networks"]["device"]["prefixes"] == ["2001:db8:100:1::/64"]
+
+
+def test_the_summary_names_what_is_kept_free_and_holds_no_template():
+    plan = changed("networks.device.reserved", [{"suffix": "::d:0/112", "for": "{{ dhcp }}{% x %}"}])
+    plan["pools"]["clients"] = {"prefix": "2001:db8:200::/48", "reserved": ["0a"]}
+    summary = read_plan(plan)[0].summary()
+    assert summary["networks"]["device"]["reserved"] == [{"suffix": "::d:0/112", "for": " dhcp }}% x %}"}]
+    assert summary["pools"]["clients"]["reserved"] == ["a"]
 
 
 def test_a_second_prefix_repeats_the_suffixes():
