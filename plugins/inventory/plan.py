@@ -180,7 +180,7 @@ classes:
 import os
 
 from ansible.errors import AnsibleParserError
-from ansible.inventory.helpers import get_group_vars
+from ansible.inventory.helpers import get_group_vars, sort_groups
 from ansible.inventory.manager import IGNORED
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.utils.vars import combine_vars
@@ -233,13 +233,14 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _hosts(self, plan):
         """Return {name: its groups and the variables that the plan reads}."""
+        self.inventory.reconcile_inventory()  # Ansible makes "all" everyone's group only after the last source
         shared, hosts = {}, {}
         for name, host in self.inventory.hosts.items():
-            groups = host.get_groups()
+            groups = sort_groups(host.get_groups())
             key = frozenset(group.name for group in groups)
             if key not in shared:
                 shared[key] = self._selected(plan, get_group_vars(groups), groups)
-                shared[key]["groups"] = sorted(key | {"all"} | (set() if key - {"all"} else {"ungrouped"}))
+                shared[key]["groups"] = sorted(key)
             hosts[name] = {**shared[key], **self._selected(plan, host.vars, [host])}
         return hosts
 

@@ -67,7 +67,7 @@ def fleet(tmp_path):
                 plugin = inventory_loader.get("dualstack.fleet.plan")
                 assert plugin.verify_file(source)
                 plugin.parse(inventory._inventory, loader, source)
-            elif source.endswith("hosts.yml"):
+            elif "hosts." in source:
                 inventory.parse_source(source)
         return inventory._inventory
 
@@ -140,6 +140,30 @@ def test_host_vars_and_group_vars_are_read_when_the_plan_says_so(tmp_path, fleet
     ]
     found = fleet({"01-hosts.yml": hosts, "90-plan.yml": PLAN + "use_vars_plugins: true\n"})
     assert found.hosts["web1"].vars["dualstack"]["address"] == "2001:db8:100:1::c:506"
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_variables_of_all_hosts_are_read_and_any_group_overrides_them(tmp_path, fleet, in_files):
+    """In INI, because that reader leaves it to Ansible to make "all" everyone's group."""
+    hosts = "[clients]\nweb1 loc_unit=1\nweb2 loc_unit=2\n[a_rack]\nweb2\n"
+    values = {"all": 3, "a_rack": 4}
+    if in_files:
+        (tmp_path / "group_vars").mkdir()
+        for group, value in values.items():
+            (tmp_path / "group_vars" / f"{group}.yml").write_text(f"loc_rack: {value}\n")
+    else:
+        hosts += "".join(f"[{group}:vars]\nloc_rack={value}\n" for group, value in values.items())
+    plan = PLAN + ("use_vars_plugins: true\n" if in_files else "")
+    found = fleet({"01-hosts.ini": hosts, "90-plan.yml": plan})
+    addresses = [found.hosts[name].vars["dualstack"]["address"] for name in ("web1", "web2")]
+    assert addresses == ["2001:db8:100:1::c:301", "2001:db8:100:1::c:402"]
+
+
+@pytest.mark.parametrize("group", ["all", "ungrouped"])
+def test_groups_that_ansible_fills_itself_can_be_a_class(fleet, group):
+    plan = PLAN.replace("groups: [clients]", f"groups: [{group}]")
+    found = fleet({"01-hosts.yml": "all: {hosts: {web1: {loc_rack: 3, loc_unit: 1}}}", "90-plan.yml": plan})
+    assert found.hosts["web1"].vars["dualstack"]["address"] == "2001:db8:100:1::c:301"
 
 
 @pytest.mark.parametrize(("name", "accepted"), [("90-plan.yml", True), ("plan.yaml", True), ("hosts.yml", False)])
