@@ -186,3 +186,10 @@ LINK_LOCAL = parse_prefix("fe80::/10")
 def special_purpose(prefix: Prefix) -> tuple[Prefix, str] | None:
     """Return the special-purpose block (and its name) that overlaps PREFIX, or None."""
     return next((entry for entry in SPECIAL if entry[0].overlaps(prefix)), None)
+
+
+def assignable(address: int) -> bool:
+    """Tell whether a host may have ADDRESS: global or unique local, of no special purpose, identifier not reserved."""
+    host = Prefix(address, BITS)
+    unicast = GLOBAL_UNICAST.contains(host) or UNIQUE_LOCAL.contains(host)
+    return unicast and special_purpose(host) is None and reserved(address & IID_MASK) is None

@@ -50,7 +50,7 @@ def test_the_tarball_holds_the_collection_and_nothing_else(installed):
 
 def test_every_plugin_and_role_documents_itself(installed):
     place, _names = installed
-    for kind in ("module", "filter", "inventory", "callback"):
+    for kind in ("module", "filter", "test", "inventory", "callback"):
         folder = ROOT / "plugins" / ("modules" if kind == "module" else kind)
         names = [f"dualstack.fleet.{path.stem}" for path in folder.glob("*.py")]
         shown = ansible("ansible-doc", "-t", kind, *names, cwd=place, ANSIBLE_COLLECTIONS_PATH=str(place))
