@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 STORE = "/var/lib/dualstack"
@@ -98,7 +99,7 @@ class Snapshots:
                 entries = json.load(stream)
         except FileNotFoundError:
             return {}
-        return {entry["path"]: (_decode(entry), entry["ours"]) for entry in entries}
+        return {entry["path"]: (unpacked(entry), entry["ours"]) for entry in entries}
 
     def keep(self, changes: list[tuple[FileState, FileState]]) -> None:
         """Remember for each (before, after) the original, once, and what we are about to write."""
@@ -113,7 +114,7 @@ class Snapshots:
         """Write the record KEPT as it is."""
         for directory in (os.path.dirname(os.path.dirname(self.path)), os.path.dirname(self.path)):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-        entries = [dict(_encode(original), ours=ours) for original, ours in kept.values()]
+        entries = [dict(packed(original), ours=ours) for original, ours in kept.values()]
         write_file(FileState(self.path, json.dumps(entries, indent=1).encode(), mode=0o600))
 
     def restore_points(self, kept: dict[str, tuple[FileState, str]]) -> None:
@@ -131,12 +132,14 @@ class Snapshots:
             os.rmdir(os.path.dirname(self.path))
 
 
-def _encode(state: FileState) -> dict[str, object]:
+def packed(state: FileState) -> dict[str, object]:
+    """Return STATE as a value that JSON can hold."""
     text = None if state.content is None else base64.b64encode(state.content).decode()
     return {"path": state.path, "content": text, "mode": state.mode, "uid": state.uid, "gid": state.gid}
 
 
-def _decode(entry: dict[str, object]) -> FileState:
+def unpacked(entry: Mapping[str, object]) -> FileState:
+    """Return the state that was packed as ENTRY."""
     content = entry["content"]
     return FileState(
         str(entry["path"]),

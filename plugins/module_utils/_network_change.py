@@ -225,18 +225,19 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
     pairs = [(Wanted(device), _owned(store, device, observed.indexes)) for device in devices]
     commands = [command for nothing, owned in pairs for command in plan_live(nothing, observed, owned).commands]
     originals = store.originals.load()
-    changes = [(read_file(path), original) for path, (original, _ours) in originals.items()]
+    files = [(read_file(path), original) for path, (original, _ours) in originals.items()]
+    changes = [(now, original) for now, original in files if now != original]
     reload, warnings = _reload(pairs if any(path.startswith(NETWORKD) for path in originals) else [])
     result = {
         "changed": bool(commands or changes),
         "rollback": left.state,
         "rollback_detail": left.text,
         "commands": [" ".join(words) for words in [*commands, *reload]],
-        "files": list(originals),
+        "files": [original.path for _now, original in changes],
         "diff": _diff(Steps(tuple(commands)), changes),
         "warnings": warnings,
     }
-    if not check and record:
+    if not check and (record or originals):
         revert(store, commands, reload)
     return result
 

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import inspect
 import json
 import os
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from . import _undo
 from ._command import run
 from ._errors import DualStackError
-from ._files import STORE, FileState, Snapshots, write_file
+from ._files import STORE, FileState, Snapshots, packed, read_file, unpacked, write_file
 
 UNIT = "dualstack-rollback"
 GUARD = "/etc/systemd/system/dualstack-network-guard.service"
@@ -121,7 +119,7 @@ def arm(
     owned: Mapping[str, object],
 ) -> float:
     """Prepare the way back and start the timer; return when it fires. OWNED becomes the record when confirmed."""
-    files = [_packed(before) for before, _after in changes]
+    files = [packed(before) for before, _after in changes]
     deadline = time.time() + window
     pending = {
         "deadline": deadline,
@@ -129,7 +127,7 @@ def arm(
         "commands": commands,
         "reload": reload if changes else [],
         "files": files,
-        "after": [_packed(after) for _before, after in changes],
+        "after": [packed(after) for _before, after in changes],
         "directories": _new_directories(after.path for _before, after in changes if after.content is not None),
         "settings": settings,
         "guard": [GUARD_LINK, GUARD],
@@ -172,7 +170,7 @@ def undo_now(store: Store) -> list[str]:
 def confirm(store: Store) -> None:
     """Make the pending change permanent: record it, then remove the way back."""
     pending = store.load("pending.json") or {}
-    changes = [(_unpacked(a), _unpacked(b)) for a, b in zip(pending["files"], pending["after"])]
+    changes = [(unpacked(a), unpacked(b)) for a, b in zip(pending["files"], pending["after"])]
     if changes:
         store.originals.keep(changes)
     own(store, pending["owned"], pending["directories"], pending["settings"])
@@ -216,7 +214,7 @@ def revert(store: Store, commands: Sequence[Sequence[str]], reload: Sequence[Seq
         {
             "commands": commands,
             "reload": reload if originals else [],
-            "files": [_packed(state) for state in originals],
+            "files": [packed(state) for state in originals],
             "directories": record.get("directories", []),
             "settings": list(record.get("settings", {}).items()),
         }
@@ -230,16 +228,12 @@ def revert(store: Store, commands: Sequence[Sequence[str]], reload: Sequence[Seq
 
 def edited_files(store: Store) -> list[str]:
     """Return the files that somebody changed after our last write."""
-    edited = []
-    for path, (_original, ours) in store.originals.load().items():
-        try:
-            with open(path, "rb") as stream:
-                now = hashlib.sha256(stream.read()).hexdigest()
-        except FileNotFoundError:
-            now = "absent"
-        if now != ours:
-            edited.append(path)
-    return edited
+    # The original is what a revert wants: put back by hand, or by the rollback of a confirmation that was cut off.
+    return [
+        path
+        for path, (original, ours) in store.originals.load().items()
+        if read_file(path).digest not in (ours, original.digest)
+    ]
 
 
 def is_armed() -> bool:
@@ -260,19 +254,3 @@ def _new_directories(paths: Iterator[str]) -> list[str]:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def _packed(state: FileState) -> dict[str, object]:
-    content = None if state.content is None else base64.b64encode(state.content).decode()
-    return {"path": state.path, "content": content, "mode": state.mode, "uid": state.uid, "gid": state.gid}
-
-
-def _unpacked(entry: Mapping[str, object]) -> FileState:
-    content = entry["content"]
-    return FileState(
-        str(entry["path"]),
-        None if content is None else base64.b64decode(str(content)),
-        int(str(entry["mode"])),
-        int(str(entry["uid"])),
-        int(str(entry["gid"])),
-    )

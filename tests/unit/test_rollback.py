@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from module_utils import _rollback, _undo
-from module_utils._files import FileState, read_file, write_file
+from module_utils._files import FileState, packed, read_file, write_file
 from module_utils._rollback import Store
 
 
@@ -40,8 +40,8 @@ def pending(store, tmp_path):
             "window": 60,
             "commands": [],
             "reload": [],
-            "files": [_rollback._packed(before) for before, _after in changes],
-            "after": [_rollback._packed(after) for _before, after in changes],
+            "files": [packed(before) for before, _after in changes],
+            "after": [packed(after) for _before, after in changes],
             "directories": [str(tmp_path / "own.d")],
             "settings": [],
             "guard": [],
@@ -129,8 +129,8 @@ def test_a_second_change_keeps_the_first_originals(store, pending):
         {
             **json.loads('{"deadline": 0, "window": 60, "directories": [], "owned": {}}'),
             "settings": [],
-            "files": [_rollback._packed(later[0])],
-            "after": [_rollback._packed(later[1])],
+            "files": [packed(later[0])],
+            "after": [packed(later[1])],
         },
     )
     write_file(later[1])
@@ -143,6 +143,16 @@ def test_an_edited_file_is_named(store, pending):
     _rollback.confirm(store)
     write_file(FileState(pending[0][0].path, b"by hand\n"))
     assert _rollback.edited_files(store) == [pending[0][0].path]
+
+
+def test_an_original_that_is_back_already_is_no_edit(store, pending):
+    _rollback.confirm(store)
+    write_file(pending[0][0])
+    os.unlink(pending[1][0].path)
+    assert _rollback.edited_files(store) == []
+    _rollback.revert(store, [], [])
+    assert read_file(pending[0][0].path) == pending[0][0]
+    assert store.originals.load() == {}
 
 
 def test_a_setting_goes_back_to_the_hosts_own_value(store, tmp_path):
