@@ -6,15 +6,18 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ._command import run
+from ._command import Outcome, run
 from ._errors import DualStackError
 from ._files import FileState
 from ._network import Address, HostRoute, Wanted
 from ._routes import address_text, prefix_text
+
+Execute = Callable[[list[str]], Outcome]
 
 INTERFACES = "/etc/network/interfaces"
 OWN_DIRECTORY = "/etc/network/dualstack.d"
@@ -23,6 +26,9 @@ NETWORKD = "/etc/systemd/network"
 LO_NETWORK = "50-dualstack-lo.network"
 # Redirects, the kernel itself, router advertisements.
 _KERNEL_PROTOCOLS = (1, 2, 9)
+# What systemd 252 gives up when it reads a changed file, and then asks for again.
+_LEASED = ("DHCPv4", "IPv4LL")
+_STANZA = re.compile(r"\s*(iface|source|source-directory)\s")
 _MARK = "# Written by dualstack.fleet.network_change; the next run overwrites changes made here.\n"
 
 
@@ -35,24 +41,26 @@ class Backend:
     lo_file: str = LO_NETWORK
 
 
-def detect(device: str, indexes: Mapping[str, int], choice: str = "auto") -> Backend:
+def detect(
+    device: str, indexes: Mapping[str, int], choice: str = "auto", root: str = "/", execute: Execute = run
+) -> Backend:
     """Return the manager of DEVICE, or raise with what was found."""
-    links = _networkd_links()
+    links = _networkd_links(execute)
     link = links.get(device, {})
     network_file = str(link.get("NetworkFile", ""))
     found = []
     if link.get("AdministrativeState", "unmanaged") != "unmanaged" and network_file:
         found.append("networkd")
-    if device in stanza_devices(INTERFACES):
-        found.append("ifupdown2" if os.path.isdir("/usr/share/ifupdown2") else "ifupdown")
-    if os.path.exists(f"/run/NetworkManager/devices/{indexes[device]}") and not found:
+    if device in stanza_devices(INTERFACES, root=root):
+        found.append("ifupdown2" if os.path.isdir(os.path.join(root, "usr/share/ifupdown2")) else "ifupdown")
+    if os.path.exists(os.path.join(root, f"run/NetworkManager/devices/{indexes[device]}")) and not found:
         found.append("NetworkManager")
     name = found[0] if len(found) == 1 and choice == "auto" else choice
     if name not in ("ifupdown", "networkd") or name not in found:
         seen = " and ".join(found) or f"neither a stanza in {INTERFACES} nor a .network file in use"
         raise DualStackError(
-            f"{device}: backend {choice} does not fit, found was {seen}. ifupdown and systemd-networkd are supported: "
-            "choose the one that configures this interface's IPv4 with the option backend",
+            f"{device} is configured by {seen}, which does not fit backend {choice}: ifupdown and systemd-networkd are "
+            "supported; where both are found, network_change's option backend names the one that has its IPv4",
             found=found,
         )
     lo_file = os.path.basename(str(links.get("lo", {}).get("NetworkFile", ""))) or LO_NETWORK
@@ -74,19 +82,24 @@ def unsettled(wanted: Wanted) -> list[str]:
 
 
 def strangers(wanted: Wanted, owned: Wanted) -> list[str]:
-    """Return what others put on networkd's interface, such as the addresses of VRRP: networkd would remove it."""
-    link = _networkd_links().get(wanted.device, {})
+    """Return what networkd would remove: others' addresses on its interface, such as those of VRRP, and leases."""
+    return foreign(_networkd_links().get(wanted.device, {}), wanted, owned)
+
+
+def foreign(link: Mapping[str, list], wanted: Wanted, owned: Wanted) -> list[str]:
+    """Return what of LINK, as networkctl describes it, is neither ours nor in networkd's files."""
     ours = {address.value for address in (*wanted.addresses, *owned.addresses)}
     our_routes = {(route.dest, route.length) for route in (*wanted.routes, *owned.routes)}
     found = []
     for entry in link.get("Addresses", []):
         value = bytes(entry["Address"])
-        if entry.get("ConfigSource") == "foreign" and entry.get("Scope") == 0 and value not in ours:
+        by_hand = entry.get("ConfigSource") == "foreign" and entry.get("Scope") == 0 and value not in ours
+        if by_hand or entry.get("ConfigSource") in _LEASED:
             found.append(f"{_text(value)}/{entry['PrefixLength']}")
     for entry in link.get("Routes", []):
         key = (bytes(entry["Destination"]), entry["DestinationPrefixLength"])
         by_hand = entry.get("ConfigSource") == "foreign" and entry.get("Protocol") not in _KERNEL_PROTOCOLS
-        if by_hand and key not in our_routes:
+        if (by_hand and key not in our_routes) or entry.get("ConfigSource") in _LEASED:
             found.append(f"the route to {_text(key[0])}/{key[1]}")
     return found
 
@@ -95,20 +108,20 @@ def _text(value: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
 
 
-def _networkd_links() -> dict[str, dict]:
+def _networkd_links(execute: Execute = run) -> dict[str, dict]:
     # Asked when it does not run, networkctl would start it.
-    if run(["systemctl", "is-active", "--quiet", "systemd-networkd"]).rc:
+    if execute(["systemctl", "is-active", "--quiet", "systemd-networkd"]).rc:
         return {}
-    done = run(["networkctl", "--json=short", "--no-pager", "list"])
+    done = execute(["networkctl", "--json=short", "--no-pager", "list"])
     if done.rc:
         raise DualStackError(f"networkctl does not tell its interfaces: {done.output}")
     return {link["Name"]: link for link in json.loads(done.output)["Interfaces"]}
 
 
-def stanza_devices(path: str, depth: int = 0) -> set[str]:
+def stanza_devices(path: str, depth: int = 0, root: str = "/") -> set[str]:
     """Return the interfaces that have an ``iface`` stanza in the interfaces(5) file PATH or a file that it sources."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
+        with open(_below(root, path), encoding="utf-8", errors="replace") as stream:
             lines = stream.read().replace("\\\n", " ").splitlines()
     except (FileNotFoundError, IsADirectoryError):
         return set()
@@ -122,9 +135,13 @@ def stanza_devices(path: str, depth: int = 0) -> set[str]:
         elif words[0] in ("source", "source-directory") and depth < 8:
             pattern = os.path.join(os.path.dirname(path), words[1])
             pattern = os.path.join(pattern, "*") if words[0] == "source-directory" else pattern
-            for name in sorted(glob.glob(pattern)):
-                found |= stanza_devices(name, depth + 1)
+            for name in sorted(glob.glob(_below(root, pattern))):
+                found |= stanza_devices(os.path.join("/", os.path.relpath(name, root)), depth + 1, root)
     return found
+
+
+def _below(root: str, path: str) -> str:
+    return os.path.join(root, path.lstrip("/"))
 
 
 def paths(backend: Backend, device: str) -> list[str]:
@@ -161,10 +178,13 @@ def plan_files(backend: Backend, wanted: Wanted, before: Mapping[str, FileState]
 
 
 def with_source_line(text: str) -> str:
-    """Return an interfaces(5) file that ends with our line: what fails there cannot keep IPv4 from coming up."""
-    if any(line.split() == SOURCE_LINE.split() for line in text.splitlines()):
+    """Return an interfaces(5) file with our line after all stanzas: what fails there cannot keep IPv4 down."""
+    lines = text.splitlines(keepends=True)
+    ours = [number for number, line in enumerate(lines) if line.split() == SOURCE_LINE.split()]
+    if ours and not any(_STANZA.match(line) for line in lines[ours[0] + 1 :] if line.split() != SOURCE_LINE.split()):
         return text
-    return text + ("" if text.endswith("\n") or not text else "\n") + SOURCE_LINE + "\n"
+    rest = "".join(line for number, line in enumerate(lines) if number not in ours)
+    return rest + ("" if rest.endswith("\n") or not rest else "\n") + SOURCE_LINE + "\n"
 
 
 def ifupdown_text(wanted: Wanted) -> str:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ._backends import detect
 from ._command import Outcome, run
 from ._errors import DualStackError
 
 READY, READY_AFTER, WORK, CANNOT = VERDICTS = ("ready", "ready_after", "work", "cannot")
-BACKENDS = ("ifupdown", "networkd")
 RELEASES = ("11", "12", "13")
 SYSCTL_DIRECTORIES = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d")  # sysctl.d(5)
 DISABLE = re.compile(r"^\s*-?net[./]ipv6[./]conf[./](\S+?)[./]disable_ipv6\s*=\s*1\s*$", re.M)
@@ -51,6 +51,7 @@ class Facts:
     release: str = ""
     device: str = ""
     backend: str = "none"
+    backend_problem: str = ""
     boot_parameter: bool = False
     kernel_ipv6: bool = True
     disabled: dict[str, int] = field(default_factory=dict)
@@ -69,12 +70,14 @@ def examine(device: str = "", root: str = "/", execute: Callable[[list[str]], Ou
     device = device or _default_device(execute)
     release = _release(_text(root, "etc/os-release"))
     sysctl = os.path.join(root, "proc/sys/net/ipv6/conf")
+    backend, problem = _backend(root, device, execute) if device else ("none", "")
     return Facts(
         python=platform.python_version(),
         distribution=release.get("ID", ""),
         release=release.get("VERSION_ID", ""),
         device=device,
-        backend=_backend(root, device),
+        backend=backend,
+        backend_problem=problem,
         boot_parameter=_disabled_at_boot(_text(root, "proc/cmdline")),
         kernel_ipv6=os.path.isdir(sysctl),
         disabled={
@@ -130,9 +133,8 @@ def _system_reasons(facts: Facts) -> Iterable[Reason]:
 def _network_reasons(facts: Facts) -> Iterable[Reason]:
     if not facts.device:
         yield Reason("device", WORK, "there is no IPv4 default route; name the device to convert")
-    elif facts.backend not in BACKENDS:
-        text = f"{facts.device} is configured by {facts.backend}, not by {' or '.join(BACKENDS)}; convert it by hand"
-        yield Reason("backend", WORK, text)
+    elif facts.backend_problem:
+        yield Reason("backend", WORK, facts.backend_problem)
     for address in facts.addresses:
         if "dadfailed" in address["flags"]:
             text = f"{address['address']} on {address['device']} is a duplicate (dadfailed); find the other host first"
@@ -174,16 +176,14 @@ def _disabled_at_boot(cmdline: str) -> bool:
     return bool(values) and values[-1] == "1"
 
 
-def _backend(root: str, device: str) -> str:
-    index = _text(root, f"sys/class/net/{device}/ifindex").strip()
-    if "managed=true" in _text(root, f"run/NetworkManager/devices/{index}"):
-        return "NetworkManager"
-    link = _text(root, f"run/systemd/netif/links/{index}")
-    if "NETWORK_FILE=" in link:
-        return "netplan" if "/10-netplan-" in link else "networkd"
-    names = ["etc/network/interfaces", *_glob(root, "etc/network/interfaces.d/*")]
-    stanza = re.compile(rf"^\s*iface\s+{re.escape(device)}\s+inet\b", re.M)
-    return "ifupdown" if any(stanza.search(_text(root, name)) for name in names) else "none"
+def _backend(root: str, device: str, execute: Callable[[list[str]], Outcome]) -> tuple[str, str]:
+    """Return the manager of DEVICE, or all that were found and why dualstack.fleet.network_change would refuse."""
+    index = int(_text(root, f"sys/class/net/{device}/ifindex").strip() or 0)
+    try:
+        return detect(device, {device: index}, root=root, execute=execute).name, ""
+    except DualStackError as error:
+        found = error.details.get("found")
+        return (" and ".join(found) if isinstance(found, list) else "") or "none", str(error)
 
 
 def _glob(root: str, pattern: str) -> list[str]:

@@ -1,10 +1,19 @@
 """The files of ifupdown and systemd-networkd."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from module_utils._backends import INTERFACES, Backend, paths, plan_files, stanza_devices, with_source_line
+from module_utils._backends import (
+    INTERFACES,
+    Backend,
+    foreign,
+    paths,
+    plan_files,
+    stanza_devices,
+    with_source_line,
+)
 from module_utils._files import FileState
-from module_utils._network import parse_wanted
+from module_utils._network import Wanted, parse_wanted
 
 LINE = "source /etc/network/dualstack.d/*"
 LEGACY = "source /etc/network/interfaces.d/*\n\nauto eth0\niface eth0 inet static\n\taddress 192.0.2.11/24\n"
@@ -42,6 +51,36 @@ def test_ifupdown_without_an_own_address_is_manual():
     files = planned(Backend("ifupdown"), addresses=[], routes=ROUTES[:1])
     text = files["/etc/network/dualstack.d/eth0"].content.decode()
     assert "iface eth0 inet6 manual\n    up ip" in text
+
+
+@pytest.mark.parametrize("later", ["iface eth1 inet static\n", "source-directory more\n", "\tsource\tmore/*\n"])
+def test_our_line_moves_behind_stanzas_that_came_later(later):
+    old = with_source_line(LEGACY)
+    assert with_source_line(old + "auto eth1\n# x\n") == old + "auto eth1\n# x\n"
+    assert with_source_line(old + later) == LEGACY + later + LINE + "\n"
+    assert with_source_line(old + later.rstrip("\n")) == LEGACY + later + LINE + "\n"
+
+
+def test_networkd_is_not_made_to_give_up_a_lease_or_anothers_address():
+    def entry(source, value, **more):
+        return {
+            "ConfigSource": source,
+            "Scope": 0,
+            "Protocol": 16,
+            **more,
+            **dict(zip(("Address", "Destination"), [value] * 2)),
+        }
+
+    (wanted,) = parse_wanted("eth0", ADDRESSES[:1], ROUTES[:1], {"lo", "eth0"})
+    ours = entry("foreign", list(wanted.addresses[0].value), PrefixLength=128)
+    link = {
+        "Addresses": [ours, entry("static", [192, 0, 2, 1], PrefixLength=24)],
+        "Routes": [entry("static", [0, 0, 0, 0], DestinationPrefixLength=0)],
+    }
+    assert foreign(link, wanted, Wanted("eth0")) == []
+    link["Addresses"] += [entry(source, [192, 0, 2, 9], PrefixLength=24) for source in ("DHCPv4", "foreign")]
+    link["Routes"] += [entry(source, [0, 0, 0, 0], DestinationPrefixLength=0) for source in ("DHCPv4", "foreign")]
+    assert foreign(link, wanted, Wanted("eth0")) == ["192.0.2.9/24"] * 2 + ["the route to 0.0.0.0/0"] * 2
 
 
 @given(st.text(alphabet="aif \t\n#", max_size=40))

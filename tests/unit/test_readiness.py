@@ -28,6 +28,7 @@ class Host:
             "-6 address show": [],
             "-6 route show table main": [],
         }
+        self.networkd = None
         self.write("etc/os-release", 'ID=debian\nVERSION_ID="13"\n')
         self.write("proc/cmdline", "root=/dev/sda1 quiet\n")
         for name in ("all", "default", "lo", "eth0"):
@@ -46,6 +47,10 @@ class Host:
     def run(self, command):
         if command[0] == "ss":
             return Outcome(0, SOCKETS)
+        if command[0] == "systemctl":
+            return Outcome(0 if self.networkd else 3, "")
+        if command[0] == "networkctl":
+            return Outcome(0, json.dumps({"Interfaces": self.networkd}))
         answer = self.answers[" ".join(command[2:])]
         return Outcome(0, answer if isinstance(answer, str) else json.dumps(answer))
 
@@ -77,14 +82,40 @@ def test_a_plain_host_is_ready(host):
         ("usr/lib/sysctl.d/x.conf", "net/ipv6/conf/eth0/disable_ipv6=1\n", "ready_after", "sysctl_at_boot"),
         ("etc/os-release", "ID=ubuntu\nVERSION_ID=24.04\n", "work", "distribution"),
         ("etc/network/interfaces", "auto lo\n", "work", "backend"),
-        ("run/NetworkManager/devices/2", "[device]\nmanaged=true\n", "work", "backend"),
-        ("run/systemd/netif/links/2", "NETWORK_FILE=/run/systemd/network/10-netplan-eth0.network\n", "work", "backend"),
         ("etc/ssh/sshd_config.d/hard.conf", "AddressFamily inet\n", "work", "sshd"),
     ],
 )
 def test_each_obstacle_has_its_verdict(host, path, text, verdict, code):
     host.write(path, text)
     assert host.verdict() == (verdict, [code])
+
+
+@pytest.mark.parametrize(
+    "file", ["/etc/systemd/network/10-eth0.network", "/run/systemd/network/10-netplan-eth0.network"]
+)
+def test_a_host_of_networkd_is_ready(host, file):
+    host.write("etc/network/interfaces", "auto lo\n")
+    host.networkd = [{"Name": "eth0", "AdministrativeState": "configured", "NetworkFile": file}]
+    assert host.verdict() == ("ready", [])
+    assert host.facts().backend == "networkd"
+
+
+def test_a_stanza_in_any_sourced_file_counts(host):
+    host.write("etc/network/interfaces", "source /etc/network/more/*.cfg\n")
+    host.write("etc/network/more/a.cfg", "iface eth0 inet dhcp\n")
+    assert host.verdict() == ("ready", [])
+
+
+def test_a_backend_that_does_not_fit_is_named(host):
+    host.networkd = [{"Name": "eth0", "AdministrativeState": "configured", "NetworkFile": "/etc/10-eth0.network"}]
+    _verdict, (reason,) = judge(host.facts())
+    assert (reason.code, host.facts().backend) == ("backend", "networkd and ifupdown")
+    assert "eth0 is configured by networkd and ifupdown" in reason.text
+    host.networkd = None
+    host.write("etc/network/interfaces", "auto lo\n")
+    host.write("run/NetworkManager/devices/2", "[device]\nmanaged=true\n")
+    assert host.verdict() == ("work", ["backend"])
+    assert host.facts().backend == "NetworkManager"
 
 
 @pytest.mark.parametrize("name", ["all", "lo", "eth0"])
