@@ -324,8 +324,11 @@ def _diff(change: Change) -> dict[str, str]:
 
 def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Result:
     """Carry out REQUEST; in check mode only read, and return what would happen."""
-    with contextlib.nullcontext() if check_mode else _lock(root):
-        return _Run(request, root).execute(check_mode)
+    try:
+        with contextlib.nullcontext() if check_mode else _lock(root):
+            return _Run(request, root).execute(check_mode)
+    except OSError as error:  # outside the steps that are undone: what a killed run left, and our own records
+        raise DualStackError(f"{request.name}: {error}; put that right, the next run goes on from there") from error
 
 
 @contextlib.contextmanager
@@ -386,13 +389,18 @@ class _Run:
             self.journal.forget()  # and the directory, when it is empty
 
     def _settled(self, killed: Mapping[str, tuple[FileState, str]]) -> dict[str, tuple[FileState, str]]:
-        """Return the originals as they were before the killed run."""
+        """Return the originals as they were before the killed run; what was edited since keeps its original."""
         kept = self.originals.load()
-        for path, (before, _after) in killed.items():
-            if path in kept and _same(kept[path][0], before):
+        for path, (before, after) in killed.items():
+            if path not in kept:
+                continue
+            original, ours = kept[path]
+            if _load(path).digest not in (before.digest, after):
+                kept[path] = (original, EDITED)
+            elif _same(original, before):
                 del kept[path]
-            elif path in kept and kept[path][1] != EDITED:
-                kept[path] = (kept[path][0], before.digest)
+            elif ours != EDITED:
+                kept[path] = (original, before.digest)
         return kept
 
     def _recover(
@@ -411,7 +419,7 @@ class _Run:
         request, kept = self.request, self.originals.load()
         entries = {path: (before, before.digest) for path, (before, _after) in killed.items()}
         entries.update({change.before.path: (change.before, change.after.digest) for change in changes})
-        step, command = "write", ""
+        step, command = "write", f"write {os.path.dirname(self.journal.path)}"
         try:
             self.journal.save(entries)
             if changes and not request.reverted:
@@ -479,8 +487,8 @@ class _Run:
                 errors.append(_told(error) if isinstance(error, _Failure) else str(error))
 
         for change in changes:
-            attempt(partial(write_file, change.before))
-        attempt(partial(self.originals.restore_points, kept))
+            attempt(partial(_put_back, change.before))
+        attempt(partial(self._put_back_originals, kept))
         files_back = not errors
         if failure.step in ("apply", "verify"):
             self.began = time.time()
@@ -509,6 +517,10 @@ class _Run:
             restore_errors=errors,
         ) from failure
 
+    def _put_back_originals(self, kept: dict[str, tuple[FileState, str]]) -> None:
+        if self.originals.load() != kept:
+            self.originals.restore_points(kept)
+
     def _given_up(self) -> str:
         unit = self.request.unit
         return f"unit {unit} has failed" if unit and not run(["systemctl", "is-failed", "--quiet", unit]).rc else ""
@@ -533,6 +545,11 @@ class _Run:
             text = outcome.output
             time.sleep(JOURNAL_PAUSE)
         return "\n".join(text.splitlines()[-JOURNAL_LINES:])
+
+
+def _put_back(state: FileState) -> None:
+    if not _same(read_file(state.path), state):  # on a full disk, what is still there cannot be written again
+        write_file(state)
 
 
 def _told(failure: _Failure) -> str:

@@ -6,6 +6,7 @@ The service is a script that loads its file on "reload"; what it has loaded is w
 import contextlib
 import os
 import pathlib
+import resource
 import signal
 import socket
 
@@ -14,14 +15,19 @@ from module_utils import _transaction
 from module_utils._errors import DualStackError, InputError
 from module_utils._transaction import execute, parse
 
+# Builtins of the shell alone: the tests below run this some thousand times.
 SERVICE = """#!/bin/sh
+slurp() {{ text=; while IFS= read -r line; do text="$text$line
+"; done < "$1"; text=$text$line; }}
 cd {directory}
-conf=$(cat conf) loaded=$(cat loaded)
-case $1,$conf in
+slurp loaded; loaded=$text
+slurp conf
+case $1,$text in
+check,*killer*) kill -9 $PPID ;;
 check,*invalid*) echo "conf: invalid word"; exit 1 ;;
-reload,*) echo reload >> log; cat conf > loaded ;;
+reload,*) echo reload >> log; printf %s "$text" > loaded ;;
 esac
-case $1,$conf in reload,*crash*) echo "cannot bind"; exit 2 ;; esac
+case $1,$text in reload,*crash*) echo "cannot bind"; exit 2 ;; esac
 case $1,$loaded in status,*dead*) echo "not running"; exit 3 ;; esac
 """
 
@@ -129,6 +135,33 @@ def test_a_file_that_cannot_be_written_undoes_those_before_it(world):
     with pytest.raises(DualStackError, match="below-a-file"):
         world.run(files=[{"path": str(world.conf), "format": "lines", "set": {"add": ["b"]}}, extra])
     assert world.tree() == before
+
+
+@contextlib.contextmanager
+def full_disk(limit):
+    """No file can grow beyond LIMIT bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("changed_before", [False, True])
+@pytest.mark.parametrize(("limit", "place"), [(1, "store/x"), (3000, "large.conf")])
+def test_on_a_full_disk_everything_stays_and_the_error_says_so(world, changed_before, limit, place):
+    if changed_before:
+        world.run()
+    before, log = world.tree(), (world.directory / "log").exists()
+    files = [{"path": str(world.conf), "content": ""}, {"path": f"{world.directory}/large.conf", "content": "z" * 5000}]
+    message = f"write {world.directory}/{place}: .*File too large\nEvery file is back"
+    with full_disk(limit), pytest.raises(DualStackError, match=message) as caught:
+        world.run(files=files)
+    assert caught.value.details["restored"] is True
+    assert world.tree() == before
+    assert (world.directory / "log").exists() == log
+    assert world.revert().changed is changed_before
 
 
 def test_a_service_that_does_not_follow_its_unchanged_files_is_an_error(world):
@@ -318,3 +351,44 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(tmp_path, monkeypatch, s
         if not killed:
             return
     pytest.fail("the run has more steps than the test expects")
+
+
+@pytest.mark.parametrize(
+    ("story", "next_run"),
+    [("a change", "again"), ("a second change", "again"), ("a change", "revert"), ("a revert", "revert")],
+)
+def test_an_edit_after_a_kill_is_kept_and_so_is_the_original(tmp_path, monkeypatch, story, next_run):
+    for step in range(1, 40):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        world = World(directory)
+        original = world.conf.read_text()
+        if story != "a change":
+            world.run("3")
+        if not kill_at(step, monkeypatch, world.revert if story == "a revert" else world.run):
+            return
+        world.conf.write_text(world.conf.read_text() + "b=admin\n")
+        if next_run == "again":
+            world.run()
+        try:
+            world.revert()
+        except InputError:
+            assert "b=admin" in world.conf.read_text()
+            world.conf.write_text(original)
+            world.revert()
+            assert world.loaded == world.conf.read_text() == original
+        else:
+            assert world.conf.read_text() == original + "b=admin\n"
+        assert not list((directory / "store").iterdir())
+    pytest.fail("the run has more steps than the test expects")
+
+
+def test_what_a_killed_run_left_is_an_error_while_the_disk_is_full(world, monkeypatch):
+    world.conf.write_text("# long enough\n" * 10)
+    assert kill_at(0, monkeypatch, lambda: world.run("killer"))
+    assert "killer" in world.conf.read_text()
+    with full_disk(1), pytest.raises(DualStackError, match=r"x: .*File too large; put that right"):
+        world.run()
+    world.run()
+    world.revert()
+    assert world.conf.read_text() == "# long enough\n" * 10
