@@ -11,7 +11,9 @@ from module_utils._errors import InputError
 from module_utils._report import ORDER, summarise
 
 jinja2 = pytest.importorskip("jinja2")
-TEMPLATE = pathlib.Path(__file__).parents[2] / "roles" / "report" / "templates" / "index.html.j2"
+TEMPLATE = jinja2.Template(
+    (pathlib.Path(__file__).parents[2] / "roles" / "report" / "templates" / "index.html.j2").read_text()
+)
 PLAN = {"class": "client", "address": "2001:db8:100:1::c:1", "delegated_prefix": "2001:db8:200:1::/64"}
 
 
@@ -34,7 +36,7 @@ def fleet(**contacts):
 
 
 def page(summary, title="Dual stack"):
-    return jinja2.Template(TEMPLATE.read_text()).render(report_title=title, __report_summary=summary)
+    return TEMPLATE.render(report_title=title, __report_summary=summary)
 
 
 def test_every_host_is_in_the_total():
