@@ -137,7 +137,7 @@ def _query_problem(server: str, name: str) -> str:
                     code = answer[3] & 0x0F
                     return "" if code in _ANSWERED else f"answered {RCODES.get(code, code)} for {name}"
     except OSError as error:
-        if not isinstance(error, TimeoutError):
+        if not isinstance(error, (TimeoutError, socket.timeout)):  # two classes before Python 3.10
             return str(error.strerror or error)
     return f"no answer for {name} within {ATTEMPT:g} s"
 
