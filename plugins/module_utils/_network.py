@@ -11,6 +11,8 @@ from ._routes import address_text, parse_address, parse_prefix, prefix_text
 from ._rtnetlink import UNICAST, UNREACHABLE, KernelAddress, KernelRoute
 
 METRIC = 1024
+# rtnetlink(7)'s number of router advertisements, and how long their routes last by default (RFC 4861 section 6.2.1).
+_RA, ROUTER_LIFETIME = 9, 1800
 _ADDRESS_KEYS, _ROUTE_KEYS = {"address", "device"}, {"dest", "via", "type", "metric", "device"}
 
 
@@ -228,19 +230,18 @@ def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
         same = _find_routes(route, observed)
         if len(same) == 1 and _is(route, same[0], observed):
             continue
+        advertised = len(same) == 1 and _is_advertised(route, same[0], observed)
         old = [each for each in owned.routes if _key(each) == _key(route) and any(_is(each, s, observed) for s in same)]
-        if same and not (old and len(same) == 1):
+        if same and not advertised and not (old and len(same) == 1):
             problems.append(
                 f"another route to {prefix_text(route.dest, route.length)} of metric {route.metric} exists: "
                 "remove it, or correct the plan"
             )
             continue
-        # ip(8) puts a reject route beside a unicast one; so the old one goes by name.
-        mixed = bool(old) and old[0].type != route.type
         commands.append(route.command("replace"))
-        commands += [old[0].command("del")] if mixed else []
-        undo.append(old[0].command("replace") if old else route.command("del"))
-        undo[-1:] = [route.command("del"), undo[-1]] if mixed else undo[-1:]
+        # ip(8) puts a reject route beside a unicast one; so the old one goes by name.
+        commands += [old[0].command("del")] if old and old[0].type != route.type else []
+        undo += _way_back(route, old, advertised)
     if problems:
         raise DualStackError("\n".join(problems), problems=problems)
     keep_keys, keep = {_key(route) for route in wanted.routes}, {(a.device, a.value) for a in wanted.addresses}
@@ -253,6 +254,16 @@ def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
             commands.append(address.command("del"))
             undo.append(address.command("replace"))
     return Steps(tuple(commands), tuple(reversed(undo)))
+
+
+def _way_back(route: HostRoute, old: Sequence[HostRoute], advertised: bool) -> list[list[str]]:
+    """Return the commands that put back what ROUTE replaces, the last first."""
+    if advertised:
+        return [[*route.command("replace"), "proto", "ra", "expires", str(ROUTER_LIFETIME)]]
+    if not old:
+        return [route.command("del")]
+    mixed = old[0].type != route.type
+    return [*([route.command("del")] if mixed else []), old[0].command("replace")]
 
 
 def missing(wanted: Wanted, observed: Observed) -> list[str]:
@@ -301,9 +312,27 @@ def _find_routes(route: HostRoute, observed: Observed) -> list[KernelRoute]:
 
 
 def _is(route: HostRoute, here: KernelRoute, observed: Observed) -> bool:
+    return here.protocol != _RA and _leads_alike(route, here, observed)
+
+
+def _is_advertised(route: HostRoute, here: KernelRoute, observed: Observed) -> bool:
+    return here.protocol == _RA and _leads_alike(route, here, observed)
+
+
+def _leads_alike(route: HostRoute, here: KernelRoute, observed: Observed) -> bool:
     if route.type == "unreachable":
         return here.kind == UNREACHABLE
     return here.kind == UNICAST and here.gateways == ((route.via, observed.indexes.get(route.device, 0)),)
+
+
+def ours(wanted: Wanted, owned: Wanted, steps: Steps) -> Wanted:
+    """Return what of WANTED is ours once STEPS are done: what they make, and what OWNED has. The rest was there."""
+    made = [tuple(words) for words in steps.commands]
+
+    def is_ours(each: Address | HostRoute) -> bool:
+        return each in owned.addresses or each in owned.routes or tuple(each.command("replace")) in made
+
+    return Wanted(wanted.device, tuple(filter(is_ours, wanted.addresses)), tuple(filter(is_ours, wanted.routes)))
 
 
 def to_record(wanted: Wanted) -> dict[str, object]:

@@ -14,7 +14,7 @@ from ._backends import NETWORKD, Backend, detect, paths, plan_files, strangers, 
 from ._command import run as run_command
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
-from ._network import Observed, Steps, Wanted, missing, parse_wanted, plan_live, to_record
+from ._network import Observed, Steps, Wanted, missing, ours, parse_wanted, plan_live, to_record
 from ._rollback import Store, arm, clear, confirm, edited_files, leftover, own, revert, undo_now
 from ._routes import PROTOCOL_NAMES, address_text, prefix_text
 from ._rtnetlink import UNREACHABLE
@@ -62,9 +62,10 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     _check_enabled(wanted)
     backends = {each.device: detect(each.device, observed.indexes, request.backend) for each in wanted}
     owned = {each.device: _owned(store, each.device, observed.indexes) for each in wanted}
-    steps = _join([plan_live(each, observed, owned[each.device]) for each in wanted])
+    parts = {each.device: plan_live(each, observed, owned[each.device]) for each in wanted}
+    steps = _join(list(parts.values()))
     changes = _plan_files(wanted, backends)
-    settings = [setting for each in wanted for setting in _settings(each)]
+    settings = [setting for each in wanted for setting in _settings(each.device, backends[each.device])]
     managed = [each for each in wanted if backends[each.device].name == "networkd"]
     reload, warnings = _reload([(each, owned[each.device]) for each in managed] if changes else [])
     result: dict[str, object] = {
@@ -78,7 +79,7 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         "diff": _diff(steps, changes),
         "warnings": warnings,
     }
-    record = {each.device: to_record(each) for each in wanted}
+    record = {each.device: to_record(ours(each, owned[each.device], parts[each.device])) for each in wanted}
     if not result["changed"]:
         if not check and record != {name: to_record(each) for name, each in owned.items()}:
             own(store, record)
@@ -94,10 +95,14 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         settings=[(setting, before) for setting, before, _value in settings],
         owned=record,
     )
+    ipv4 = {each.device: _ipv4(each.device) for each in wanted}
     try:
         _go(wanted, steps, changes, settings=settings, reload=reload, managed=managed)
+        problems = _lost(ipv4)
+        if problems:
+            raise DualStackError("; ".join(problems))
     except BaseException as error:
-        problems = undo_now(store)
+        problems = [*undo_now(store), *_lost(ipv4, SETTLE_SECONDS)]
         if not isinstance(error, (DualStackError, OSError)):
             raise
         details = {"rollback": left.state, **(error.details if isinstance(error, DualStackError) else {})}
@@ -139,10 +144,12 @@ def _plan_files(wanted: Sequence[Wanted], backends: Mapping[str, Backend]) -> li
     before: dict[str, FileState] = {}
     now: dict[str, FileState] = {}
     for each in wanted:
-        for path in paths(backends[each.device], each.device):
-            if path not in before:
-                before[path] = now[path] = read_file(path)
-        now.update({was.path: after for was, after in plan_files(backends[each.device], each, now)})
+        # Behind a symbolic link a file has another path.
+        found = {path: read_file(path) for path in paths(backends[each.device], each.device)}
+        for state in found.values():
+            before.setdefault(state.path, state)
+        at_hand = {path: now.setdefault(state.path, state) for path, state in found.items()}
+        now.update({was.path: after for was, after in plan_files(backends[each.device], each, at_hand)})
     return [(before[path], after) for path, after in now.items() if before[path] != after]
 
 
@@ -159,7 +166,6 @@ def _go(
     reload: Sequence[list[str]],
     managed: Sequence[Wanted],
 ) -> None:
-    ipv4 = {each.device: _ipv4(each.device) for each in wanted}
     for setting, _old, value in settings:
         with open(setting, "w", encoding="ascii") as stream:
             stream.write(value)
@@ -172,10 +178,6 @@ def _go(
         _must_run(command)
     if reload:
         _wait(wanted, managed)
-    for device, before in ipv4.items():
-        lost = before - _ipv4(device)
-        if lost:
-            raise DualStackError(f"{device} lost {', '.join(sorted(lost))} of its IPv4 configuration")
 
 
 def _must_run(command: Sequence[str]) -> None:
@@ -227,7 +229,8 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
     originals = store.originals.load()
     files = [(read_file(path), original) for path, (original, _ours) in originals.items()]
     changes = [(now, original) for now, original in files if now != original]
-    reload, warnings = _reload(pairs if any(path.startswith(NETWORKD) for path in originals) else [])
+    networkd = os.path.realpath(NETWORKD)
+    reload, warnings = _reload(pairs if any(path.startswith(networkd) for path in originals) else [])
     result = {
         "changed": bool(commands or changes),
         "rollback": left.state,
@@ -238,7 +241,11 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
         "warnings": warnings,
     }
     if not check and (record or originals):
+        ipv4 = {device: _ipv4(device) for device in devices}
         revert(store, commands, reload)
+        problems = _lost(ipv4, SETTLE_SECONDS)
+        if problems:
+            raise DualStackError(f"IPv6 is as it was before, but {'; '.join(problems)}", problems=problems)
     return result
 
 
@@ -309,6 +316,19 @@ def _ipv4(device: str) -> set[str]:
     return found
 
 
+def _lost(before: Mapping[str, set[str]], patience: float = 0.0) -> list[str]:
+    """Return the IPv4 configuration that interfaces had BEFORE and have not, after PATIENCE seconds at most."""
+    end = time.monotonic() + patience
+    while True:
+        gone = {device: sorted(had - _ipv4(device)) for device, had in before.items()}
+        problems = [
+            f"{device} lost {', '.join(each)} of its IPv4 configuration" for device, each in gone.items() if each
+        ]
+        if not problems or time.monotonic() > end:
+            return problems
+        time.sleep(_POLL)
+
+
 def _default_device(indexes: Mapping[str, int]) -> str:
     names = {index: name for name, index in indexes.items()}
     best = sorted(
@@ -343,9 +363,11 @@ def _check_enabled(wanted: Sequence[Wanted]) -> None:
         raise InputError(problems)
 
 
-def _settings(wanted: Wanted) -> list[tuple[str, str, str]]:
+def _settings(device: str, backend: Backend) -> list[tuple[str, str, str]]:
     """Return (file, value now, value wanted) of the kernel settings that differ and can be written."""
-    files = [f"{SYSCTL}/{wanted.device}/{name}" for name in ("accept_ra", "autoconf")]
+    # networkd keeps no autoconf, which counts for nothing beside accept_ra = 0.
+    names = ("accept_ra",) if backend.name == "networkd" else ("accept_ra", "autoconf")
+    files = [f"{SYSCTL}/{device}/{name}" for name in names]
     found = [(path, _read_setting(path), "0") for path in files]
     # networkd reads advertisements itself; a container may forbid writing here. Neither needs the kernel's setting.
     return [(path, now, value) for path, now, value in found if now not in ("", value) and os.access(path, os.W_OK)]

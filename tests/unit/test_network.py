@@ -4,7 +4,7 @@ import socket
 
 import pytest
 from module_utils._errors import DualStackError, InputError
-from module_utils._network import Observed, Wanted, missing, parse_wanted, plan_live, to_record
+from module_utils._network import Observed, Wanted, missing, ours, parse_wanted, plan_live, to_record
 from module_utils._rtnetlink import UNICAST, UNREACHABLE, KernelAddress, KernelRoute
 
 INDEXES = {"lo": 1, "eth0": 2, "eth1": 3}
@@ -30,8 +30,8 @@ def address(text, index=2, length=128, *flags):
     return KernelAddress(index, packed(text), length, frozenset(flags or ("permanent",)))
 
 
-def route(dest, length, *, via="", index=2, kind=UNICAST, metric=1024):
-    return KernelRoute(packed(dest), length, kind, 3, metric, ((packed(via) if via else b"", index),))
+def route(dest, length, *, via="", index=2, kind=UNICAST, metric=1024, protocol=3):
+    return KernelRoute(packed(dest), length, kind, protocol, metric, ((packed(via) if via else b"", index),))
 
 
 def observed(addresses=(), routes=()):
@@ -131,6 +131,31 @@ def test_our_own_route_is_replaced_and_can_be_put_back():
     steps = plan_live(wanted(), now, owned)
     assert [words[3:7] for words in steps.commands] == [["replace", "default", "via", "fe80::1"]]
     assert [words[3:7] for words in steps.undo] == [["replace", "default", "via", "fe80::99"]]
+
+
+def test_an_advertised_route_is_made_static_before_it_expires():
+    now = observed(EVERYTHING.addresses, [route("::", 0, via="fe80::1", protocol=9), *EVERYTHING.routes[1:]])
+    steps = plan_live(wanted(), now, NOTHING)
+    assert [words[3:7] for words in steps.commands] == [["replace", "default", "via", "fe80::1"]]
+    assert steps.undo[0][-4:] == ["proto", "ra", "expires", "1800"]
+    assert missing(wanted(), now)
+    assert plan_live(NOTHING, now, wanted(routes=ROUTES[:1])).commands == (
+        wanted().addresses[0].command("del"),
+        wanted().addresses[1].command("del"),
+    )
+    other = observed([], [route("::", 0, via="fe80::99", protocol=9)])
+    with pytest.raises(DualStackError, match="another route"):
+        plan_live(wanted(), other, NOTHING)
+
+
+def test_what_was_there_before_us_never_becomes_ours():
+    now = observed(EVERYTHING.addresses[:1], EVERYTHING.routes[:1])
+    first = ours(wanted(), NOTHING, plan_live(wanted(), now, NOTHING))
+    assert [each.device for each in first.addresses] == ["lo"]
+    assert [each.length for each in first.routes] == [64, 64]
+    assert ours(wanted(), first, plan_live(wanted(), EVERYTHING, first)) == first
+    assert {words[4] for words in plan_live(NOTHING, EVERYTHING, first).commands}.isdisjoint({"default", f"{HOST}/128"})
+    assert ours(wanted(), NOTHING, plan_live(wanted(), EVERYTHING, NOTHING)) == NOTHING
 
 
 def test_what_left_the_plan_is_removed_last():
