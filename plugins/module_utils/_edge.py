@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import _rtnetlink
@@ -34,7 +36,7 @@ from ._routes import (
 )
 
 DIRECTORY = "/etc/dualstack/routes.d"
-_LISTED = 100
+_LISTED, _REFUSED = 100, 20
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,30 @@ def run(request: Request, check: bool = False) -> dict[str, object]:
     if request.state == "rendered":
         wanted = parse_routes(_records(request), request.metric)
         return {"changed": False, "rendered": [batch_line(route, request.scope) for route in wanted]}
-    host = _read_host(request.scope)
     if request.state == "gathered":
+        host = _read_host(request.scope)
         ours = [here for here in host.present if _is_ours(here, request.scope, within)]
         return {"changed": False, "gathered": [record for here in ours for record in records(here, host.names)]}
+    if check:
+        return _change(request, within, check=True)
+    with _locked(request.directory):
+        return _change(request, within)
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Keep other runs out between the look at the routes and their last write."""
+    os.makedirs(directory, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _change(request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
+    host = _read_host(request.scope)
     before, mine, others = _read_batches(request)
     wanted_or_all = _wanted(request, host)
     plan = _plan(request, host, others=others, wanted=wanted_or_all, within=within)
@@ -207,14 +229,16 @@ def _already_gone(change: _rtnetlink.Change, words: str) -> bool:
 
 def _refusal(host: Host, refused: Sequence[tuple[_rtnetlink.Change, str]], end: str) -> DualStackError:
     failed = []
-    for change, words in refused:
+    for change, words in refused[:_REFUSED]:
         hop = ((change.gateway, change.index),)
         here = _rtnetlink.KernelRoute(
             change.dest, change.length, change.kind, change.protocol, change.metric, hop, change.table
         )
         failed.append({"route": present_text(here, host.names), "action": change.action, "reason": words})
     lines = [f"the kernel refused to {entry['action']} {entry['route']}: {entry['reason']}" for entry in failed]
-    return DualStackError("\n".join([*lines, end]), failed_routes=failed)
+    if len(refused) > len(failed):
+        lines.append(f"and {len(refused) - len(failed)} more")
+    return DualStackError("\n".join([*lines, end]), failed_routes=failed, refused=len(refused))
 
 
 def _stats(plan: Plan, wanted: int) -> dict[str, int]:

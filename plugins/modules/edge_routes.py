@@ -155,10 +155,15 @@ conflicts:
   type: list
   elements: str
 failed_routes:
-  description: Routes that the kernel refused, with C(route), C(action) and C(reason).
+  description: The first 20 routes that the kernel refused, with C(route), C(action) and C(reason).
   returned: refused by the kernel
   type: list
   elements: dict
+refused:
+  description: How many routes the kernel refused.
+  returned: refused by the kernel
+  type: int
+  sample: 1
 gathered:
   description: Our routes, in the form of O(config).
   returned: O(state=gathered)

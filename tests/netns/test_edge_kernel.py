@@ -1,10 +1,12 @@
 """The kernel's side of the edge routes, in a network namespace that each test makes for itself. Needs root."""
 
 import ctypes
+import fcntl
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -86,6 +88,33 @@ def test_a_refused_route_takes_the_whole_run_back(change):
     assert len(caught.value.details["failed_routes"]) == 2
     assert ours() == before
     assert change.file.read_text() == file
+
+
+def test_of_many_refusals_the_first_are_told_and_all_are_counted(change):
+    far = [{"dest": f"2001:db8:200:{i:x}::/64", "via": f"2001:db8:fff::{i:x}"} for i in range(1, 1001)]
+    with pytest.raises(DualStackError, match="and 980 more\nno route was changed") as caught:
+        change(*far)
+    assert (len(caught.value.details["failed_routes"]), caught.value.details["refused"]) == (20, 1000)
+    assert len(str(caught.value).splitlines()) == 22
+
+
+def test_two_runs_at_once_lose_nothing(change):
+    change(CLIENT)
+    holder = os.open(change.file.parent, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    other = {"dest": "2001:db8:200:12::/64", "via": "2001:db8:100:1::12"}
+    waiting = threading.Thread(target=change, args=(AGGREGATE,))
+    waiting.start()
+    assert change(other, check=True)["changed"]
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    # What the holder of the lock writes meanwhile is read by the one that waits.
+    change.file.write_text(
+        change.file.read_text() + _edge.run(Request(state="rendered", config=[other]))["rendered"][0]
+    )
+    os.close(holder)
+    waiting.join(10)
+    assert len(change.file.read_text().splitlines()) == 4
 
 
 def test_anothers_route_is_a_conflict_and_nothing_changes(change):
