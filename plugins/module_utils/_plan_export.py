@@ -172,7 +172,7 @@ def _netbox(found: Sequence[Assignment], domain: str, plan: Mapping[str, Any]) -
     addresses = []
     try:
         prefixes, kept = [*_plan_prefixes(plan)], [*_plan_reserved(plan)]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, DualStackError, KeyError, TypeError, ValueError) as error:
         raise DualStackError(f"E100 plan: is not the host variable dualstack_plan ({error!r}); pass that") from error
     for each in found:
         if each.kind == "address":
