@@ -13,7 +13,7 @@ export YAMLLINT_CONFIG_FILE := $(CURDIR)/.config/yamllint.yml
 export MOLECULE_GLOB := molecule/*/molecule.yml
 
 # Containers and network namespaces are root's.
-AS_ROOT := $(shell test "$$(id -u)" = 0 || echo 'sudo --preserve-env env "PATH=$$PATH"')
+AS_ROOT := $(shell test "$$(id -u)" = 0 || echo 'sudo --preserve-env env "PATH=$$PATH" "ANSIBLE_HOME=$$ANSIBLE_HOME/root"')
 
 .PHONY: help
 help: ## list the targets
@@ -21,15 +21,15 @@ help: ## list the targets
 
 .PHONY: demo
 demo: .venv/controller lab-tools ## from a bare machine to a dual stack lab, with the proof at the end (root or sudo)
-	@python tests/lab/demo.py
+	@$(AS_ROOT) python tests/lab/demo.py
 
 .PHONY: lab-up
 lab-up: .venv/controller lab-tools ## start the lab anew, in its legacy, IPv4-only state
-	@python tests/lab/lab.py up
+	@$(AS_ROOT) python tests/lab/lab.py up
 
 .PHONY: lab-down
 lab-down: .venv/controller ## remove the lab's containers and networks, and nothing else
-	@python tests/lab/lab.py down
+	@$(AS_ROOT) python tests/lab/lab.py down
 
 .PHONY: test
 test: check kernel molecule demo-test ## everything: lint, unit, molecule scenarios, the demonstration run twice
@@ -73,7 +73,7 @@ build: .venv/controller ## the collection's tarball, in dist/
 
 .PHONY: clean
 clean: lab-down ## remove the lab and everything that was made in this folder
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
+	$(AS_ROOT) rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
 
 .PHONY: python-tools lab-tools
 python-tools:

@@ -21,6 +21,25 @@ from ansible import constants as C
 from ansible.plugins.callback import CallbackBase
 
 
+def _messages(result):
+    """Return what each failed item of a loop says, or what the one result says."""
+    items = [item for item in result.get("results", []) if item.get("failed") or item.get("unreachable")]
+    if items:
+        return [f"{_item_place(item)}{message}" for item in items for message in _messages(item)]
+    return [str(result[key]) for key in ("msg", "stderr") if result.get(key)][:1]
+
+
+def _item_place(item):
+    host = (item.get("_ansible_delegated_vars") or {}).get("ansible_delegated_host")
+    return f"{host}: " if host else ""
+
+
+def _place(result):
+    """Return the host that the task ran on: a delegated one is not the host of the play."""
+    host = (result._result.get("_ansible_delegated_vars") or {}).get("ansible_delegated_host")
+    return host or result._host.get_name()
+
+
 class CallbackModule(CallbackBase):
     """Stdout callback; the states are the results of M(dualstack.fleet.host_state)."""
 
@@ -51,13 +70,13 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_failed(self, result, ignore_errors=False):
         if not ignore_errors:
-            message = result._result.get("msg") or result._result.get("stderr") or "failed"
             task = result._task.get_name().strip()
-            self._display.display(f"  {result._host.get_name():<12} failed: {task}\n{message}", color=C.COLOR_ERROR)
+            lines = "\n".join(_messages(result._result)) or "failed without a word"
+            self._display.display(f"  {_place(result):<12} failed: {task}\n{lines}", color=C.COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result):
-        message = result._result.get("msg")
-        self._display.display(f"  {result._host.get_name():<12} unreachable: {message}", color=C.COLOR_UNREACHABLE)
+        lines = "\n".join(_messages(result._result))
+        self._display.display(f"  {_place(result):<12} unreachable: {lines}", color=C.COLOR_UNREACHABLE)
 
     def v2_playbook_on_no_hosts_matched(self):
         self._display.display("no host matched: check the inventory (-i) and --limit", color=C.COLOR_ERROR)

@@ -62,7 +62,7 @@ def _host(name: object, contact: object, plan: object) -> dict[str, Any]:
 def _record(contact: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """Return the state record in CONTACT, and the reason where there is none."""
     if not contact:
-        return {"state": UNREACHABLE}, "an earlier play lost the host, so its state was not read"
+        return {"state": UNKNOWN}, "not asked in this run: outside its limit, or lost before the end"
     if contact.get("unreachable"):
         return {"state": UNREACHABLE}, _first_line(contact.get("msg", ""))
     facts = contact.get("ansible_facts", {})

@@ -75,7 +75,7 @@ def convert() -> tuple[int, dict[str, int]]:
     environment = dict(os.environ, ANSIBLE_STDOUT_CALLBACK="dualstack.fleet.progress", ANSIBLE_NOCOLOR="1")
     command = [
         str(lab.ROOT / ".venv/bin/ansible-playbook"), "-i", "inventories/lab", "dualstack.fleet.convert",
-        "-e", f"report_directory={DEMO}/report",
+        "-e", json.dumps({"report_directory": str(DEMO / "report")}),
     ]  # fmt: skip
     totals: dict[str, int] = {}
     with open(DEMO / "convert.log", "w", encoding="utf-8") as log:
