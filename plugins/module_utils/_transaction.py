@@ -23,6 +23,7 @@ from ._editors import FORMATS, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Listener, Resolver, await_all
+from ._resolv_writer import writer
 
 WAIT = 15.0  # seconds for the listeners after the last command
 JOURNAL_LINES = 15
@@ -265,12 +266,12 @@ def _after(request: Request, wanted: Wanted, before: FileState) -> FileState:
                 "host's dualstack_services; otherwise correct the path"
             ]
         )
-    if wanted.form == "resolv" and before.path.startswith("/run/") and wanted.settings.get("nameserver") != {"add": []}:
-        raise InputError(
-            [f"{wanted.path}: is a link to {before.path}, which a resolver service writes; name the servers there"]
-        )
     text = before.content.decode("utf-8", "surrogateescape")
     edited = edit(wanted.form, text, wanted.settings).encode("utf-8", "surrogateescape")
+    if wanted.form == "resolv" and edited != before.content:
+        reason = writer(before.path)
+        if reason:
+            raise InputError([f"{wanted.path}: {reason}"])
     return replace(before, content=edited, mode=before.mode if wanted.mode is None else wanted.mode)
 
 

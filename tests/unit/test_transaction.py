@@ -288,6 +288,15 @@ def test_all_problems_of_the_input_are_told_at_once(world):
     assert world.tree() == before
 
 
+def test_a_resolv_conf_outside_etc_is_not_edited(world):
+    (world.directory / "link").symlink_to("conf")
+    wanted = {"path": str(world.directory / "link"), "format": "resolv", "set": {"nameserver": {"add": ["192.0.2.53"]}}}
+    with pytest.raises(InputError, match=f"link: leads to {world.conf}"):
+        world.run(files=[wanted])
+    world.conf.write_text("nameserver 192.0.2.53\n")
+    assert not world.run(files=[wanted]).changed
+
+
 def kill_at(step, monkeypatch, action):
     """Run ACTION in a child that is killed before its STEP-th rename, removal or command; return whether it was."""
     child = os.fork()
