@@ -1,5 +1,6 @@
 """The map: every index counted once, as readable with ten hosts as with all, nothing in it is markup but ours."""
 
+import pathlib
 import re
 import time
 from xml.etree import ElementTree
@@ -13,6 +14,9 @@ from module_utils._ledger import Ledger
 from module_utils._numbering import allocate
 from module_utils._plan import read_plan
 from module_utils._plan_map import Block, draw
+from module_utils._report import summarise
+
+TEMPLATE = pathlib.Path(__file__).parents[2] / "roles" / "report" / "templates" / "index.html.j2"
 
 PLAN = {
     "version": 1,
@@ -186,3 +190,16 @@ def test_the_filter_raises_ansibles_error():
     assert call(RECORDS, SUMMARY) == draw(RECORDS, SUMMARY)
     with pytest.raises(errors.AnsibleFilterError, match="plan_map: E100 plan"):
         call(RECORDS, {})
+
+
+def test_the_report_holds_the_map_of_a_known_plan():
+    template = pytest.importorskip("jinja2").Template(TEMPLATE.read_text())
+    page = template.render(
+        report_title="x", __report_summary=summarise([], [], []), __report_map=draw(RECORDS, SUMMARY)
+    )
+    assert "<h2>Address plan</h2>" in page
+    assert page.count("<svg ") == 1
+    assert not re.search(r"(?i)https?://|url\(|<script", page)
+    page = template.render(report_title="x", __report_summary=summarise([], [], []), __report_map="")
+    assert "<svg" not in page
+    assert "Address plan" not in page
