@@ -29,6 +29,9 @@ WAIT = 15.0  # seconds for the listeners after the last command
 JOURNAL_LINES = 15
 JOURNAL_POLLS = 10
 JOURNAL_PAUSE = 0.05
+_NOT_INSTALLED = (
+    "Where the service is not installed, take {name} out of the host's dualstack_services; otherwise correct the path"
+)
 HIDDEN = "(content hidden)\n"
 
 Command = tuple[str, ...]
@@ -46,6 +49,7 @@ class Wanted:
     mode: int | None = None
     show: bool = True
     optional: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ def _wanted(entry: dict[str, object], place: str, problems: list[str]) -> Wanted
         int(mode, 8) if mode else None,
         bool(entry.get("diff", True)),
         bool(entry.get("optional", False)),
+        str(entry.get("missing", "")),
     )
 
 
@@ -261,10 +266,7 @@ def _after(request: Request, wanted: Wanted, before: FileState) -> FileState:
         if wanted.optional:
             return before
         raise InputError(
-            [
-                f"{wanted.path}: no such file. Where the service is not installed, take {request.name} out of the "
-                "host's dualstack_services; otherwise correct the path"
-            ]
+            [f"{wanted.path}: no such file. " + (wanted.missing or _NOT_INSTALLED.format(name=request.name))]
         )
     text = before.content.decode("utf-8", "surrogateescape")
     edited = edit(wanted.form, text, wanted.settings).encode("utf-8", "surrogateescape")

@@ -90,6 +90,9 @@ options:
         description: Whether a file that is to be edited may be missing; it is left alone then.
         type: bool
         default: false
+      missing:
+        description: What to do where the file that is to be edited is missing, for the error.
+        type: str
   validate:
     description: Commands that check the files before the service reads them. Lists, or lines; no shell.
     type: list
@@ -230,6 +233,7 @@ FILE = {
     "mode": {"type": "str"},
     "diff": {"type": "bool", "default": True},
     "optional": {"type": "bool", "default": False},
+    "missing": {},
 }
 CHECK = {
     "port": {"type": "list", "elements": "int"},

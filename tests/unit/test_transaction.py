@@ -243,6 +243,15 @@ def test_revert_asks_ipv4_only(world):
     assert world.conf.read_text() == "# mine\na=1\n"
 
 
+def test_a_missing_file_is_told_with_its_own_remedy(world):
+    file = {"path": str(world.directory / "none"), "format": "lines", "set": {"add": ["b"]}}
+    for more, words in (({}, "dualstack_services"), ({"missing": "Write one"}, "no such file. Write one")):
+        with pytest.raises(InputError) as caught:
+            world.run(files=[{**file, **more}])
+        assert words in caught.value.problems[0]
+    assert "dualstack_services" not in caught.value.problems[0]
+
+
 def test_secrets_are_not_shown(world):
     secret = world.directory / "secret"
     result = world.run(files=[{"path": str(secret), "content": "hunter2", "mode": "0600", "diff": False}])
