@@ -21,6 +21,10 @@ description:
     C(any_unparsed_is_failed=true) in the section C([inventory]) of C(ansible.cfg), else Ansible shows the errors as a
     warning and goes on without the plan.
   - The plan never writes. A host that needs a new ledger record is an error that names the command.
+  - The playbook C(dualstack.fleet.plan) gives such hosts their records, so there the plugin does not number. It sets
+    C(dualstack_plan_input) instead, the plan file and the hosts, and M(dualstack.fleet.address_ledger) reports what is
+    wrong. The plugin knows the playbook by its name on the command line. For a playbook of your own that imports it,
+    set the environment variable C(DUALSTACK_ALLOCATE) to V(1).
   - Also sets C(dualstack_plan) on the group C(all), a mapping of C(networks), C(pools) and C(classes) with their
     prefixes, for access lists.
 notes:
@@ -55,7 +59,7 @@ options:
   ledger:
     description:
       - File of the ledger, relative to the plan file. Classes and vhosts of kind C(auto) need it.
-      - Beside the plan Ansible would read it as an inventory source; set C(ignore_patterns=\\.jsonl$) in the section
+      - Beside the plan Ansible would read it as an inventory source; set C(ignore_patterns=\\.jsonl) in the section
         C([inventory]) of C(ansible.cfg).
     type: str
     default: addresses.jsonl
@@ -118,14 +122,27 @@ options:
         (bits, default 80), C(var) (default C(dualstack_vhosts)) and C(kind), which is C(auto) (the variable is a list
         of names, the ledger has the indices) or C(pinned) (the variable maps names to quoted hex strings).
       - C(gateway=false) gives the hosts of the class (routers) the gateway C("").
-      - C(start) (C(hash), C(sequential), C(sparse)), C(static_band) and C(track) direct the allocation of new ledger
-        records.
+      - C(start) says where a new host of kind C(auto) gets its index. C(hash), the default, spreads them, so that two
+        branches that add hosts rarely meet. C(sequential) takes the lowest, C(sparse) leaves the most room (RFC 3531).
+      - C(static_band) is the number of the lowest indices that C(auto) uses only when all others are taken, so that
+        pins find room. The default is a sixteenth of the block, 16 to 256, and none in a block of up to 32.
+      - C(track=true) records pinned and located hosts in the ledger too, so that W316 tells when a machine takes over
+        the address of another.
+      - A pin of an index that is in quarantine needs a reason; its value is then a mapping of C(index) and
+        C(force_reuse).
     type: dict
     required: true
   quarantine:
-    description: How long a released index is not given to another (C(days), and C(vhost_days) of vhosts).
+    description:
+      - How many days a released index is not given to another. Keys are C(days), default 90, and C(vhost_days) for
+        vhosts, default 30.
     type: dict
     default: {}
+  silence:
+    description: Codes of warnings that are not to be shown, such as W301.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -177,8 +194,11 @@ classes:
 # With several prefixes in the network, `networks` is a list with the address-dependent keys for each.
 """
 
+import json
 import os
+from datetime import date
 
+from ansible import context
 from ansible.errors import AnsibleParserError
 from ansible.inventory.helpers import get_group_vars, sort_groups
 from ansible.inventory.manager import IGNORED
@@ -189,15 +209,23 @@ from ansible.vars.plugins import get_vars_from_inventory_sources
 try:
     from ansible.template import trust_as_template
 except ImportError:  # before ansible-core 2.19 only templates marked unsafe are not trusted
+    from ansible.utils.unsafe_proxy import wrap_var as untrusted
 
     def trust_as_template(value):
         return value
 
+else:
 
-from ..module_utils._errors import DualStackError
+    def untrusted(value):
+        return value
+
+
+from ..module_utils._errors import DualStackError, InputError
 from ..module_utils._ledger import read_ledger
 from ..module_utils._numbering import frozen
 from ..module_utils._plan import read_plan
+
+PLAYBOOK = "dualstack.fleet.plan"
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -221,9 +249,18 @@ class InventoryModule(BaseInventoryPlugin):
             name = os.path.basename(path)
             reason = "inventory sources are read in order, name this file so that it sorts last"
             problems.append(f"E401 {name} saw no hosts; {reason}")
+        if not self.inventory.hosts:
+            raise InputError(problems)
+        if _allocating():
+            source = {
+                "plan": os.path.abspath(path),
+                "hosts": untrusted(json.dumps(self._hosts(plan), default=_foreign)),
+            }
+            self.inventory.groups["all"].set_variable("dualstack_plan_input", source)
+            return
         file = os.path.join(os.path.dirname(path), plan.ledger)
         ledger = read_ledger(_text(file) if plan.needs_ledger else "", plan.ledger)
-        found = frozen(plan, problems, self._hosts(plan), ledger)
+        found = frozen(plan, problems, self._hosts(plan), ledger, date.today().isoformat())
         for warning in [*found.warnings, *_ledger_as_source(path, file)]:
             self.display.warning(warning)
         for name, record in found.records.items():
@@ -260,12 +297,26 @@ def _trusted(value):
     return trust_as_template(value) if isinstance(value, str) else value
 
 
+def _allocating():
+    """Tell whether the playbook that writes the ledger is all that runs."""
+    if os.environ.get("DUALSTACK_ALLOCATE") == "1":
+        return True
+    own = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..", "playbooks", "plan.yml"))
+    books = context.CLIARGS.get("args") or ()
+    return bool(books) and all(book == PLAYBOOK or os.path.realpath(book) == own for book in books)
+
+
+def _foreign(value):
+    """Return what JSON has no word for as something that no rule of the plan takes for a name or a number."""
+    return {"value": str(value)}
+
+
 def _ledger_as_source(plan, ledger):
     """Yield a warning when Ansible takes the ledger for an inventory source, and its records for host names."""
     directory, name = os.path.split(ledger)
     beside = os.path.exists(ledger) and os.path.samefile(os.path.dirname(plan) or ".", directory or ".")
-    if beside and not IGNORED.search(os.fsencode(name)):
-        advice = r"set ignore_patterns = \.jsonl$ in the section [inventory] of ansible.cfg"
+    if beside and not all(IGNORED.search(os.fsencode(each)) for each in (name, f"{name}.lock")):
+        advice = r"set ignore_patterns = \.jsonl in the section [inventory] of ansible.cfg"
         yield f"W402 {name} lies beside the plan and would be read as an inventory source; {advice}"
 
 

@@ -7,21 +7,29 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
 
-STATES = {"a": "active", "q": "in quarantine", "r": "reserved"}
-SYNTAX = {"p": r".+", "i": r"[0-9a-f]{1,16}", "id": r".+", "s": r"[aqr]", "t": r"\d{4}-\d\d-\d\d"}
+DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+SYNTAX = {
+    key: re.compile(pattern)
+    for key, pattern in {"p": r".+", "i": r"[0-9a-f]{1,16}", "id": r".+", "s": r"[aqr]", "t": DATE, "u": DATE}.items()
+}
+HEADER = {"dualstack": 1}
+_quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line: IDENTITY holds INDEX of POOL in STATE (a active, q quarantine, r reserved)."""
+    """One line: IDENTITY holds INDEX of POOL in STATE (a active, q quarantine until ``until``, r reserved)."""
 
     pool: str
     index: int
     identity: str
     state: str
     since: str
-    line: int
+    line: int = 0
+    until: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Ledger:
     holders: Mapping[tuple[str, int], Record] = field(default_factory=dict)
     indices: Mapping[tuple[str, str], int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    header: Mapping[str, Any] = field(default_factory=lambda: dict(HEADER))
+    digits: Mapping[str, int] = field(default_factory=dict)  # how wide the file writes the indices of a pool
 
     def active(self, pool: str, identity: str) -> int | None:
         """Return the index that IDENTITY holds in POOL, or None."""
@@ -42,13 +52,13 @@ def read_ledger(text: str, name: str) -> Ledger:
     """Return the ledger in TEXT; NAME is that of its file."""
     entries: list[tuple[int, object]] = []
     problems = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: an identity may have other line separators
         if re.match(r"<{7}|={7}|>{7}|\|{7}", line):
             problems.append(f"E308 {name}:{number}: {line[:20]!r} is a conflict marker; resolve the merge")
         elif line.strip():
             try:
-                entries.append((number, json.loads(line)))
-            except ValueError as error:
+                entries.append((number, json.loads(line, object_pairs_hook=_unique)))
+            except (ValueError, RecursionError) as error:
                 problems.append(f"E308 {name}:{number}: is not a JSON record ({error}); restore the line from git")
     return _index(entries, name, problems)
 
@@ -58,38 +68,109 @@ def ledger_of(records: Iterable[object], name: str) -> Ledger:
     return _index(list(enumerate(records, 1)), name, [])
 
 
+def render(ledger: Ledger, widths: Mapping[str, int]) -> str:
+    """Return LEDGER as canonical text; WIDTHS are the hexadecimal digits of an index by pool.
+
+    A pool that is not in WIDTHS, since the plan has dropped it, stays as wide as it was.
+    """
+    found = {**ledger.digits, **widths}
+    for pool, index in ledger.holders:
+        if pool not in widths and pool not in ledger.digits:
+            found[pool] = max(found.get(pool, 0), len(f"{index:x}"))
+    quoted = {pool: _quote(pool) for pool in found}
+    lines = [json.dumps(dict(ledger.header), sort_keys=True, separators=(",", ":"), ensure_ascii=False)]
+    for (pool, index), record in sorted(ledger.holders.items()):
+        until = f',"u":"{record.until}"' if record.until else ""
+        lines.append(
+            f'{{"i":"{index:0{found[pool]}x}","id":{_quote(record.identity)},"p":{quoted[pool]},'
+            f'"s":"{record.state}","t":"{record.since}"{until}}}'
+        )
+    return "\n".join([*lines, ""])
+
+
+def public(record: Record) -> dict[str, str]:
+    """Return RECORD with the keys of its line."""
+    found = {"i": f"{record.index:x}", "id": record.identity, "p": record.pool, "s": record.state, "t": record.since}
+    return dict(found, u=record.until) if record.until else found
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
 def _index(entries: list[tuple[int, object]], name: str, problems: list[str]) -> Ledger:
     holders: dict[tuple[str, int], Record] = {}
     active: dict[tuple[str, str], Record] = {}
+    header: Mapping[str, Any] | None = None
+    dates: dict[str, bool] = {}
+    digits: dict[str, int] = {}
     for number, entry in entries:
         place = f"E308 {name}:{number}:"
         if isinstance(entry, Mapping) and "dualstack" in entry and "p" not in entry:
-            if entry["dualstack"] != 1:
+            if entry["dualstack"] != 1 or isinstance(entry["dualstack"], bool):
                 problems.append(f"{place} version {entry['dualstack']!r} is not known; use a newer dualstack.fleet")
+            elif header is not None and entry != header:
+                problems.append(f"{place} is a second first line, and a different one; resolve the merge")
+            elif _unwritable(entry):
+                problems.append(f"{place} has characters that are not Unicode; restore the line from git")
+            header = entry
             continue
-        reason = _malformed(entry)
+        reason = _malformed(entry, dates)
         if reason or not isinstance(entry, Mapping):
             problems.append(f"{place} {reason}; restore the line from git")
             continue
-        record = Record(entry["p"], int(entry["i"], 16), entry["id"], entry["s"], entry["t"], number)
-        other = holders.setdefault((record.pool, record.index), record)
+        pool, index, identity, state = entry["p"], int(entry["i"], 16), entry["id"], entry["s"]
+        record = Record(pool, index, identity, state, entry["t"], number, entry.get("u", ""))
+        digits[pool] = max(digits.get(pool, 0), len(entry["i"]))
+        other = holders.setdefault((pool, index), record)
         if other is not record:
-            who = f"({other.identity} line {other.line}, {record.identity} line {number})"
-            problems.append(f"{place} index {entry['i']} of pool {record.pool} appears twice {who}; resolve the merge")
-        elif record.state == "a":
-            first = active.setdefault((record.pool, record.identity), record)
+            who = f"({other.identity} line {other.line}, {identity} line {number})"
+            problems.append(f"{place} index {entry['i']} of pool {pool} appears twice {who}; resolve the merge")
+        elif state == "a":
+            first = active.setdefault((pool, identity), record)
             if first is not record:
                 who = f"(lines {first.line} and {number})"
-                problems.append(f"{place} {record.identity} holds two indices of pool {record.pool} {who}; remove one")
+                problems.append(f"{place} {identity} holds two indices of pool {pool} {who}; remove one")
     indices = {key: record.index for key, record in active.items()}
-    return Ledger(name, holders, indices, tuple(problems))
+    return Ledger(name, holders, indices, tuple(problems), dict(HEADER) if header is None else header, digits)
 
 
-def _malformed(entry: object) -> str:
+def _malformed(entry: object, dates: dict[str, bool]) -> str:
+    """Return what is wrong with a record; DATES remembers which dates exist."""
     if not isinstance(entry, Mapping):
-        return f"{entry!r} is not a record"
+        return f"{repr(entry)[:40]} is not a record"
     for key, pattern in SYNTAX.items():
         value = entry.get(key)
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            return f"{key!r} is {value!r} and does not match {pattern}"
-    return ""
+        if key == "u" and entry.get("s") != "q":
+            if key in entry:
+                return "'u' (until) belongs to a record in quarantine ('s' is 'q')"
+            continue
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            return f"{key!r} is {repr(value)[:40]} and does not match {pattern.pattern}"
+        if key in ("p", "id") and not value.isprintable():
+            return f"{key!r} is {value[:40]!r} and has characters that cannot be printed"
+        if key in ("t", "u") and not _known_date(value, dates):
+            return f"{key!r} is {value!r}, which is no date"
+    unknown = sorted(str(key) for key in entry if key not in SYNTAX)
+    return f"{', '.join(map(repr, unknown))[:80]} is not a key of a record" if unknown else ""
+
+
+def _known_date(value: str, dates: dict[str, bool]) -> bool:
+    if value not in dates:
+        try:
+            date.fromisoformat(value)
+            dates[value] = True
+        except ValueError:
+            dates[value] = False
+    return dates[value]
+
+
+def _unwritable(entry: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(entry, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return True
+    return False

@@ -7,26 +7,29 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _validate
-from ._addresses import Prefix, kind, parse_index, reserved, reverse_name, text
+from ._addresses import IID_MASK, Prefix, kind, parse_index, reserved, reverse_name, text
 from ._errors import DualStackError, InputError
-from ._ledger import Ledger
+from ._ledger import Ledger, Record
 from ._plan import IDENTITY, NAME, Delegate, Field, HostClass, Plan, Vhosts, behind, read_plan
 
 COMMAND = "ansible-playbook dualstack.fleet.plan"
 NEIGHBOURS = 1024  # Linux's default of net.ipv6.neigh.default.gc_thresh3
+DISPUTED = 0xFFFFFFFFFFFFFF7F
+CLASS, POOL, VHOST = range(3)  # A host's index is chosen before that of its prefix, and this before those in the prefix
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(NamedTuple):
     """An index that only a new ledger record can give: the allocating mode adds one, the frozen mode complains."""
 
+    level: int
     pool: str
     identity: str
     host: str
     what: str
+    class_name: str
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,12 @@ class Numbering:
     warnings: tuple[str, ...]
 
 
-def frozen(plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger: Ledger) -> Numbering:
-    """Number HOSTS by PLAN and LEDGER as they are; PROBLEMS are those of reading PLAN. Any error raises all of them."""
-    found = number(plan, hosts, ledger)
+def frozen(plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger: Ledger, today: str = "") -> Numbering:
+    """Number HOSTS by PLAN and LEDGER as they are; PROBLEMS are those of reading PLAN. Any error raises all of them.
+
+    Without TODAY (an ISO date) no quarantine is over.
+    """
+    found = number(plan, hosts, ledger, today)
     lacking = [
         f"E304 {each.what} has no allocation and mode is frozen; run: {COMMAND}, then commit {ledger.name}"
         for each in found.missing
@@ -53,30 +59,37 @@ def frozen(plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger
         errors += lacking
     if errors:
         raise InputError(errors)
-    return Numbering(found.records, found.missing, (), (*_validate.warnings(plan), *found.warnings))
+    warnings = _validate.heard(plan, [*_validate.warnings(plan), *found.warnings])
+    return Numbering(found.records, found.missing, (), tuple(warnings))
 
 
 def allocate(hosts: object, config: object, ledger: Ledger) -> dict[str, dict[str, Any]]:
     """Return the record of each of HOSTS (name to {groups, variables...}) by the plan file's mapping CONFIG."""
     plan, problems = read_plan(config)
+    usable, wrong = readable_hosts(hosts)
+    return dict(frozen(plan, [*problems, *wrong], usable, ledger).records)
+
+
+def readable_hosts(hosts: object) -> tuple[Mapping[str, Any], list[str]]:
+    """Return HOSTS (name to {groups, variables...}), or none and what is wrong with them."""
     if not isinstance(hosts, Mapping):
-        raise InputError([*problems, f"E100 hosts: expected a mapping, got {kind(hosts)}; give name: {{groups: []}}"])
+        return {}, [f"E100 hosts: expected a mapping, got {kind(hosts)}; give name: {{groups: []}}"]
+    problems = []
     for name, entry in hosts.items():
         groups = entry.get("groups") if isinstance(entry, Mapping) else None
-        if not isinstance(groups, (list, tuple)):
+        if not isinstance(groups, (list, tuple)) or not all(isinstance(group, str) for group in groups):
             problems.append(
                 f"E100 hosts.{name}.groups: expected a list, got {kind(groups)}; give the host's group names"
             )
-    usable = {} if any(problem.startswith("E100 hosts.") for problem in problems) else hosts
-    return dict(frozen(plan, problems, usable, ledger).records)
+    return {} if problems else hosts, problems
 
 
-def number(plan: Plan, hosts: Mapping[str, Any], ledger: Ledger) -> Numbering:
+def number(plan: Plan, hosts: Mapping[str, Any], ledger: Ledger, today: str = "") -> Numbering:
     """Number every one of HOSTS that can be numbered and tell all that is wrong with the others."""
-    work = _Work(plan, ledger, hosts)
+    work = Work(plan, ledger, hosts, today)
     for name in sorted(hosts):
         work.host(name)
-    work.count_neighbours()
+    work.count()
     return Numbering(work.records, tuple(work.missing), tuple(work.problems), tuple(work.warnings))
 
 
@@ -89,28 +102,33 @@ class _Layout:
     gateway: str
     on_link: bool
     links: tuple[tuple[int, str, str], ...]  # address with index 0, the network, the class's prefix
+    disputed: int  # the index that RFC 6164 section 6 counts to the reserved range and does not; else -1
 
 
-@dataclass(frozen=True)
-class _Claim:
+class Claim(NamedTuple):
+    """Who has an index."""
+
     holder: str  # a host; of a pin its identity, for a pin holds without its host
     class_name: str
     pinned: bool
 
 
-class _Work:
-    def __init__(self, plan: Plan, ledger: Ledger, hosts: Mapping[str, Any]) -> None:
-        self.plan, self.ledger, self.hosts = plan, ledger, hosts
+class Work:
+    """Numbers hosts one by one. A host may be numbered again, after the ledger got what it was missing."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, hosts: Mapping[str, Any], today: str) -> None:
+        self.plan, self.ledger, self.hosts, self.today = plan, ledger, hosts, today
         self.records: dict[str, dict[str, Any]] = {}
         self.missing: list[Missing] = []
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.layouts = {name: self.layout(entry) for name, entry in plan.classes.items()}
-        self.claims: dict[tuple[str, int], _Claim] = {}  # by ledger pool and index
+        self.claims: dict[tuple[str, int], Claim] = {}  # by ledger pool and index
         self.identities: dict[str, str] = {}
+        self.used: set[tuple[str, str]] = set()  # ledger pool and identity of the ledger's records in use
         for entry in plan.classes.values():
             for identity, index in entry.pins.items():
-                self.claims.setdefault((entry.ledger_pool, index), _Claim(identity, entry.name, pinned=True))
+                self.claims.setdefault((entry.ledger_pool, index), Claim(identity, entry.name, pinned=True))
             self.pins_against_ledger(entry)
 
     def layout(self, entry: HostClass) -> _Layout:
@@ -120,14 +138,29 @@ class _Work:
             for prefix in network.prefixes
         )
         gateway = network.gateway if entry.gateway else ""
-        return _Layout(entry, _validate.has_unusable(entry, network), gateway, network.on_link, links)
+        disputed = DISPUTED - (entry.block.value & IID_MASK)
+        within = disputed if 0 <= disputed < 1 << entry.bits else -1
+        return _Layout(entry, _validate.has_unusable(entry, network), gateway, network.on_link, links, within)
 
     def pins_against_ledger(self, entry: HostClass) -> None:
+        if entry.track and entry.kind != "auto":
+            return  # what is in a place inherits its address
         for identity, index in entry.pins.items():
             held = self.ledger.holders.get((entry.ledger_pool, index))
-            if held and held.state == "a" and held.identity != identity and held.identity not in entry.pins:
-                pin = f"pin {index:0{-(-entry.bits // 4)}x} is held by {held.identity} since {held.since}"
-                self.problem("E302", f"{entry.name}/{identity}: {pin}; choose another pin or move {held.identity}")
+            if held and held.identity not in entry.pins:
+                self.pin_against(f"{entry.name}/{identity}", entry.spelled[identity], held, identity in entry.forced)
+
+    def pin_against(self, place: str, pin: str, held: Record, forced: bool) -> bool:
+        """Tell whether the record HELD leaves its index to a pin of another identity."""
+        if held.state == "q" and not forced and not (self.today and held.until <= self.today):
+            reason = f"pin {pin} is in quarantine until {held.until} (was {held.identity})"
+            self.problem("E303", f"{place}: {reason}; set force_reuse with a reason to override")
+        elif held.state != "q":
+            reason = f"pin {pin} is held by {held.identity} since {held.since}"
+            self.problem("E302", f"{place}: {reason}; choose another pin or move {held.identity}")
+        else:
+            return True
+        return False
 
     def problem(self, code: str, message: str) -> None:
         self.problems.append(f"{code} {message}")
@@ -147,6 +180,9 @@ class _Work:
             return
         if layout.suspect and identity not in entry.pins:
             self.problems += _validate.unusable(entry, self.plan.networks[entry.network], index, name)
+        if index == layout.disputed:
+            reason = "RFC 6164 section 6 counts it to the subnet anycast addresses in one place of two"
+            self.warnings.append(f"W315 {class_name}/{name}: {text(layout.links[0][0] | index)}: {reason}; avoid it")
         if index == 0:
             self.warnings.append(f"W306 {class_name}/{name}: index 0 is the block's own address; choose another index")
         prefix = None
@@ -179,6 +215,9 @@ class _Work:
         if not isinstance(identity, str) or not identity:
             self.problem("E209", f"{name}: {IDENTITY} is the {kind(identity)} {identity!r}; put it in quotes")
             return None
+        if not identity.isprintable():
+            self.problem("E209", f"{name!r}: {IDENTITY} {identity!r} has characters that cannot be printed; change it")
+            return None
         first = self.identities.setdefault(identity, name)
         if first != name:
             self.problem("E208", f"identity {identity} is claimed by {first} and {name}; give each its own {IDENTITY}")
@@ -194,7 +233,8 @@ class _Work:
         if entry.kind == "pinned":
             self.problem("E209", f"{entry.name}/{name}: has no pin; add classes.{entry.name}.pins.{identity}")
             return None
-        return self.ledger_index(entry.ledger_pool, entry.bits, name, identity, f"{name} (class {entry.name})")
+        missing = Missing(CLASS, entry.ledger_pool, identity, name, f"{name} (class {entry.name})", entry.name)
+        return self.ledger_index(entry.bits, missing)
 
     def location(self, entry: HostClass, name: str, variables: Mapping[str, Any]) -> int | None:
         index, complete = 0, True
@@ -208,22 +248,32 @@ class _Work:
                 index = index << field.bits | value
         return index if complete else None
 
-    def ledger_index(self, pool: str, bits: int, name: str, identity: str, what: str) -> int | None:
-        index = self.ledger.active(pool, identity)
+    def ledger_index(self, bits: int, missing: Missing) -> int | None:
+        """Return the index in the ledger, or None and note what is MISSING."""
+        key = missing.pool, missing.identity
+        index = self.ledger.indices.get(key)
         if index is None:
-            self.missing.append(Missing(pool, identity, name, what))
-        elif index >> bits:
-            line = self.ledger.holders[pool, index].line
-            self.problem("E308", f"{self.ledger.name}:{line}: {index:x} is not in pool {pool}; restore its block")
+            self.missing.append(missing)
+            return None
+        self.used.add(key)
+        if index >> bits:
+            line = self.ledger.holders[missing.pool, index].line
+            place = f"{self.ledger.name}:{line}: {index:x} is not in pool {missing.pool}"
+            self.problem("E308", f"{place}; restore its block")
             return None
         return index
+
+    def claim(self, pool: str, index: int, mine: Claim) -> Claim | None:
+        """Take INDEX of POOL, or return who has it."""
+        first = self.claims.setdefault((pool, index), mine)
+        return None if first == mine else first
 
     def claim_index(self, layout: _Layout, index: int, name: str, identity: str) -> bool:
         """Take INDEX of a class for a host; False (and a problem) when another has it."""
         entry = layout.entry
-        mine = _Claim(name, entry.name, identity in entry.pins)
-        first = self.claims.setdefault((entry.ledger_pool, index), mine)
-        if first is mine or (first.pinned and first.holder == identity):
+        mine = Claim(name, entry.name, identity in entry.pins)
+        first = self.claim(entry.ledger_pool, index, mine)
+        if first is None or (first.pinned and first.holder == identity):
             return True
         if not (first.pinned and mine.pinned):  # of two pins the plan's own check has told
             way, other = self.way(mine, index), self.way(first, index)
@@ -233,7 +283,7 @@ class _Work:
             self.problem("E208", f"{address} is claimed by {first.holder} ({other}) and {name} ({way}); {advice}")
         return False
 
-    def way(self, claim: _Claim, index: int) -> str:
+    def way(self, claim: Claim, index: int) -> str:
         """Return how the holder of CLAIM came to INDEX."""
         entry = self.plan.classes[claim.class_name]
         if claim.pinned:
@@ -248,7 +298,7 @@ class _Work:
         number: int | None = index
         if rule.index != "same":
             what = f"{name} (delegated prefix of pool {pool.name})"
-            number = self.ledger_index(f"pool/{pool.name}", pool.bits, name, identity, what)
+            number = self.ledger_index(pool.bits, Missing(POOL, f"pool/{pool.name}", identity, name, what, entry.name))
         if number is None or number >> pool.bits:
             return None
         prefix = pool.prefix.subnet(pool.length, number)
@@ -257,9 +307,8 @@ class _Work:
                 "E208", f"{entry.name}/{name}: {prefix} is in pools.{pool.name}.reserved; choose another index"
             )
             return None
-        mine = _Claim(name, entry.name, pinned=False)
-        first = self.claims.setdefault((f"pool/{pool.name}", number), mine)
-        if first is not mine:
+        first = self.claim(f"pool/{pool.name}", number, Claim(name, entry.name, pinned=False))
+        if first:
             whose = f"{first.holder} (class {first.class_name}) and {name} (class {entry.name})"
             self.problem("E208", f"{prefix} is claimed by {whose}; give each class its own pool or change one index")
             return None
@@ -282,7 +331,8 @@ class _Work:
         found: dict[int, str] = {}
         for vhost in sorted(names, key=str):
             pinned = names[vhost] if isinstance(names, Mapping) else None
-            index = self.vhost_index(rule, name, identity, vhost, pinned)
+            missing = Missing(VHOST, f"vhost/{identity}", str(vhost), name, f"{vhost} (vhost of {name})", entry.name)
+            index = self.vhost_index(rule, missing, vhost, pinned)
             if index is None:
                 continue
             block = Prefix(prefix.value, 64).subnet(rule.length, index)
@@ -298,29 +348,51 @@ class _Work:
         subnets = {vhost: str(Prefix(prefix.value, 64).subnet(rule.length, index)) for index, vhost in found.items()}
         return {vhost: subnets[vhost] for vhost in sorted(subnets)}
 
-    def vhost_index(self, rule: Vhosts, name: str, identity: str, vhost: object, pinned: object) -> int | None:
+    def vhost_index(self, rule: Vhosts, missing: Missing, vhost: object, pinned: object) -> int | None:
+        """Return the index of VHOST: that which the host variable has, or that of the ledger."""
+        name, pool, bits = missing.host, missing.pool, rule.length - 64
         place = f"{name}: {rule.variable}"
         if not isinstance(vhost, str) or not NAME.fullmatch(vhost):
             self.problem("E209", f"{place}: {vhost!r} is not a name; use letters, digits, '_', '.' and '-'")
             return None
-        bits = rule.length - 64
-        if pinned is not None:
-            try:
-                return parse_index(pinned, bits)
-            except DualStackError as error:
-                self.problem("E209", f"{place}.{vhost}: {error}")
-                return None
-        if rule.kind == "pinned":
+        if pinned is None and rule.kind == "pinned":
             self.problem("E209", f"{place}.{vhost}: has no index; write {vhost}: and a quoted hex string")
             return None
-        return self.ledger_index(f"vhost/{identity}", bits, name, vhost, f"{vhost} (vhost of {name})")
+        if pinned is None:
+            return self.ledger_index(bits, missing)
+        forced = isinstance(pinned, Mapping) and bool(pinned.get("force_reuse"))
+        pin = pinned.get("index") if isinstance(pinned, Mapping) else pinned
+        try:
+            index = parse_index(pin, bits)
+        except DualStackError as error:
+            self.problem("E209", f"{place}.{vhost}: {error}")
+            return None
+        held = self.ledger.holders.get((pool, index))
+        if held and held.identity != vhost and not self.pin_against(f"{name}/{vhost}", str(pin), held, forced):
+            return None
+        self.claims.setdefault((pool, index), Claim(vhost, missing.class_name, pinned=True))
+        return index
 
-    def count_neighbours(self) -> None:
+    def count(self) -> None:
+        """Warn of networks and pools that get full."""
         networks = Counter(self.plan.classes[record["class"]].network for record in self.records.values())
         for network, hosts in sorted(networks.items()):
             if self.plan.networks[network].on_link and hosts > NEIGHBOURS:
                 limit = f"more than {NEIGHBOURS}, Linux's default of net.ipv6.neigh.default.gc_thresh3"
                 self.warnings.append(f"W303 networks.{network}: {hosts} hosts on link, {limit}; raise it there")
+        taken = Counter(pool for pool, _index in self.claims)
+        taken.update(
+            key[0]
+            for key, held in self.ledger.holders.items()
+            if key not in self.claims and not (held.state == "q" and self.today and held.until <= self.today)
+        )
+        sizes = {f"pool/{pool.name}": (f"pools.{pool.name}", pool.bits) for pool in self.plan.pools.values()}
+        for each in self.plan.classes.values():
+            sizes[each.ledger_pool] = (f"classes.{each.name}", each.bits)
+        for pool, (place, bits) in sizes.items():
+            if taken[pool] * 10 > 8 << bits:
+                share = f"{taken[pool]} of {1 << bits} indices are taken, more than 80 %"
+                self.warnings.append(f"W313 {place}: {share}; plan a wider one before it is exhausted")
 
 
 def _field_value(field: Field, variables: Mapping[str, Any]) -> int:

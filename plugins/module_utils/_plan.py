@@ -96,6 +96,11 @@ class HostClass:
     fields: tuple[Field, ...]
     delegate: Delegate | None
     gateway: bool
+    start: str = "hash"
+    static_band: int = 0
+    track: bool = False
+    forced: Mapping[str, str] = field(default_factory=dict)
+    spelled: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bits(self) -> int:
@@ -123,6 +128,9 @@ class Plan:
     pools: Mapping[str, Pool] = field(default_factory=dict)
     classes: Mapping[str, HostClass] = field(default_factory=dict)
     membership: Mapping[str, str] = field(default_factory=dict)
+    quarantine_days: int = 90
+    vhost_days: int = 30
+    silence: frozenset[str] = frozenset()
 
     @property
     def variables(self) -> frozenset[str]:
@@ -139,6 +147,7 @@ class Plan:
         """Tell whether any index comes from the ledger."""
         return any(
             entry.kind == "auto"
+            or entry.track
             or (entry.delegate and entry.delegate.index != "same")
             or (entry.delegate and entry.delegate.vhosts and entry.delegate.vhosts.kind == "auto")
             for entry in self.classes.values()
@@ -183,6 +192,12 @@ def behind(prefix: Prefix, block: Prefix) -> Prefix:
     return Prefix(prefix.value | block.value, block.length)
 
 
+def static_band(bits: int) -> int:
+    """Return how many of the lowest indices are kept for pins, as Kubernetes does for service addresses (KEP-3070)."""
+    size = 1 << bits
+    return 0 if size <= 32 else min(max(16, size // 16), 256)
+
+
 def read_plan(config: object) -> tuple[Plan, list[str]]:
     """Return what could be read of a plan file's mapping, and all problems with the rest."""
     return _Reader().plan(config)
@@ -196,13 +211,13 @@ class _Reader:
 
     def plan(self, config: object) -> tuple[Plan, list[str]]:
         keys = """plugin version production aggregate ledger on_missing use_vars_plugins exclude mail_groups
-            networks pools classes quarantine"""
+            networks pools classes quarantine silence"""
         top = self.mapping(config, "plan", keys)
         if top.get("plugin", PLUGIN) != PLUGIN:
             self.problem("E100", "plugin", f"{top['plugin']!r} is not this plugin; write {PLUGIN}")
         if top.get("version") != 1:
             self.problem("E100", "version", f"{top.get('version')!r} is not a known version of the plan; write 1")
-        self.quarantine(top.get("quarantine", {}))
+        days = self.quarantine(top.get("quarantine", {}))
         networks = self.each(top.get("networks"), "networks", self.network)
         pools = self.each(top.get("pools", {}), "pools", self.pool)
         names = {place: set(self.mapping(top.get(place, {}), "", None)) for place in ("networks", "pools")}
@@ -229,11 +244,16 @@ class _Reader:
             pools=pools,
             classes=usable,
             membership=membership,
+            quarantine_days=days["days"],
+            vhost_days=days["vhost_days"],
+            silence=self.silence(top.get("silence", [])),
         )
         return plan, self.problems
 
     def network(self, name: str, value: object, place: str) -> Network | None:
         before = len(self.problems)
+        if name in ("pool", "vhost"):
+            self.problem("E100", place, f"{name} begins other names in the ledger; give the network another name")
         entry = self.mapping(value, place, "prefixes gateway on_link reserved")
         prefixes = self.prefixes(entry.get("prefixes"), f"{place}.prefixes")
         if not entry.get("prefixes"):
@@ -299,11 +319,13 @@ class _Reader:
             self.problem("E209", f"{place}.block", reason)
             block = None
         how = self.choice(entry, "kind", place, "pinned auto location", required=True)
-        self.choice(entry, "start", place, "hash sequential sparse")
-        self.flag(entry, "track", place, False)
+        start = self.choice(entry, "start", place, "hash sequential sparse")
+        track = self.flag(entry, "track", place, False)
+        bits = 128 - block.length if block else 64
+        band: int | None = static_band(bits)
         if entry.get("static_band", "auto") != "auto":
-            self.number(entry["static_band"], f"{place}.static_band", 0, 1 << 64)
-        pins = self.pins(entry.get("pins", {}), f"{place}.pins", 128 - block.length if block else 64)
+            band = self.number(entry["static_band"], f"{place}.static_band", 0, 1 << bits)
+        pins, forced, spelled = self.pins(entry.get("pins", {}), f"{place}.pins", bits)
         fields = self.fields(entry, place, block, how)
         delegate = None
         if "delegate" in entry:
@@ -311,14 +333,25 @@ class _Reader:
         gateway = self.flag(entry, "gateway", place, True)
         if len(self.problems) > before or block is None:
             return None
-        return HostClass(name, groups, network, block, how, pins, fields, delegate, gateway)
+        return HostClass(
+            name, groups, network, block, how, pins, fields, delegate, gateway, start, band or 0, track, forced, spelled
+        )
 
-    def pins(self, value: object, place: str, bits: int) -> dict[str, int]:
-        found = {
-            name: self.guard("E209", f"{place}.{name}", parse_index, index, bits)
-            for name, index in self.mapping(value, place, None).items()
-        }
-        return {name: index for name, index in found.items() if index is not None}
+    def pins(self, value: object, place: str, bits: int) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
+        """Return the pins, the reasons of those that may take an index out of quarantine, and how they are written."""
+        found, forced, spelled = {}, {}, {}
+        for name, given in self.mapping(value, place, None).items():
+            index = given
+            if not name or not name.isprintable():
+                self.problem("E209", f"{place}.{name!r}", "is not a name; write what can be printed")
+            if isinstance(given, Mapping):
+                entry = self.mapping(given, f"{place}.{name}", "index force_reuse")
+                index = entry.get("index")
+                forced[name] = self.text(entry.get("force_reuse"), f"{place}.{name}.force_reuse")
+            number = self.guard("E209", f"{place}.{name}", parse_index, index, bits)
+            if number is not None:
+                found[name], spelled[name] = number, str(index)
+        return found, forced, spelled
 
     def fields(self, entry: Mapping[str, Any], place: str, block: Prefix | None, how: str) -> tuple[Field, ...]:
         if how != "location":
@@ -367,9 +400,20 @@ class _Reader:
         variable = self.text(entry.get("var", "dualstack_vhosts"), f"{place}.var")
         return Vhosts(length or 80, variable, self.choice(entry, "kind", place, "auto pinned"))
 
-    def quarantine(self, value: object) -> None:
-        for name, days in self.mapping(value, "quarantine", "days vhost_days").items():
-            self.number(days, f"quarantine.{name}", 0, 36500)
+    def quarantine(self, value: object) -> dict[str, int]:
+        entry = self.mapping(value, "quarantine", "days vhost_days")
+        defaults = {"days": 90, "vhost_days": 30}
+        return {
+            name: self.number(entry.get(name, default), f"quarantine.{name}", 0, 36500) or 0
+            for name, default in defaults.items()
+        }
+
+    def silence(self, value: object) -> frozenset[str]:
+        codes = self.texts(value, "silence")
+        for number, code in enumerate(codes):
+            if not re.fullmatch(r"W[0-9]{3}", code):
+                self.problem("E100", f"silence[{number}]", f"{code!r} is not a warning; write one such as W301")
+        return frozenset(codes)
 
     def problem(self, code: str, place: str, reason: str) -> None:
         self.problems.append(f"{code} {place}: {reason}")

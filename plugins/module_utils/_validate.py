@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 
 from ._addresses import (
@@ -34,6 +34,17 @@ def warnings(plan: Plan) -> list[str]:
     """Return what PLAN may do, but should not."""
     checks = (_sizes, _nibbles, _unique_local, _patterns)
     return [warning for check in checks for warning in check(plan)]
+
+
+def advice(plan: Plan) -> list[str]:
+    """Return what to think of once, when the plan is made: it is no fault of the plan."""
+    checks = (_guessable, _neighbour_exhaustion, _single_address)
+    return [line for check in checks for line in check(plan)]
+
+
+def heard(plan: Plan, lines: Iterable[str]) -> list[str]:
+    """Return those LINES, each once, whose code the plan does not silence."""
+    return [line for line in dict.fromkeys(lines) if line.partition(" ")[0] not in plan.silence]
 
 
 def _places(plan: Plan) -> Iterator[tuple[str, Prefix]]:
@@ -211,6 +222,31 @@ def _patterns(plan: Plan) -> Iterator[str]:
         if eui64 or (entry.bits <= 32 and first >> 32 in (0x5EFE, 0x02005EFE)):
             name = "EUI-64" if eui64 else "ISATAP"
             yield f"W312 classes.{entry.name}.block: {_block(entry)} looks like {name} identifiers; choose another"
+
+
+def _guessable(plan: Plan) -> Iterator[str]:
+    names = [each.name for each in plan.classes.values() if each.bits <= 32 or each.kind != "auto"]
+    if names:
+        reason = f"a scan can guess the suffixes of {', '.join(names)} (RFC 9099 section 2.1.4)"
+        yield f"W301 classes: {reason}; filter by class_prefix, then write silence: [W301]"
+
+
+def _neighbour_exhaustion(plan: Plan) -> Iterator[str]:
+    for network in plan.networks.values():
+        blocks = [each.block for each in plan.classes.values() if each.network == network.name]
+        if network.on_link and blocks:
+            allowed = ", ".join(
+                str(Prefix(prefix.value | block.value, block.length)) for prefix in network.prefixes for block in blocks
+            )
+            advice = f"on the routers allow {allowed} and drop the rest of {', '.join(map(str, network.prefixes))}"
+            yield f"W302 networks.{network.name}: a scan fills the routers' neighbour caches (RFC 6583); {advice}"
+
+
+def _single_address(plan: Plan) -> Iterator[str]:
+    names = [each.name for each in plan.classes.values() if each.delegate is None and each.gateway]
+    if names:
+        reason = f"hosts of {', '.join(names)} have one address and no prefix of their own (RFC 7934 section 8)"
+        yield f"W314 classes: {reason}; give the classes a delegate, or write silence: [W314]"
 
 
 def _block(entry: HostClass) -> str:

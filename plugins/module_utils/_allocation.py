@@ -1,0 +1,539 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""New ledger records: the only place where an index is chosen, kept, let go or given to somebody else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any
+
+from . import _validate
+from ._addresses import IID_MASK, RESERVED, parse_address, parse_index, parse_interface, text
+from ._errors import DualStackError, InputError
+from ._ledger import Ledger, Record
+from ._numbering import CLASS, POOL, Missing, Work
+from ._plan import IDENTITY, HostClass, Plan
+
+FEWEST_GUARDED = 20
+EVENTS = ("added", "restored", "released", "renamed", "collected")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do besides allocating: names as in the options of the module."""
+
+    today: str
+    rename: Mapping[str, str] = field(default_factory=dict)
+    move: Sequence[Mapping[str, Any]] = ()
+    adopt: Mapping[str, Any] = field(default_factory=dict)
+    prune: bool = False
+    prune_max: int = 0
+    gc: bool = False
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The new ledger, every host's record, and what happened: records by ``added``, ``released`` and so on."""
+
+    ledger: Ledger
+    records: Mapping[str, dict[str, Any]]
+    events: Mapping[str, tuple[Record, ...]]
+    pins: Mapping[str, dict[str, str]]
+    warnings: tuple[str, ...]
+
+
+def allocate(
+    plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger: Ledger, request: Request
+) -> Allocation:
+    """Give every one of HOSTS what the ledger lacks. Any error, PROBLEMS of reading the plan included, raises all."""
+    errors = [*problems, *_validate.problems(plan), *ledger.problems]
+    book = _Book(plan, ledger, request.today)
+    if not errors:
+        for old, new in sorted(request.rename.items()):
+            book.rename(old, new)
+        for number, entry in enumerate(request.move):
+            book.move(entry, f"move[{number}]")
+        plan, pins = book.adopt(request.adopt, hosts)
+        book.plan = plan
+    else:
+        pins = {}
+    work = Work(plan, book.ledger, hosts, request.today)
+    _number_all(work, book, sorted(hosts), usable=not errors)
+    errors += [*book.problems, *work.problems]
+    if not errors:
+        book.keep_pins(work)
+        book.track(work)
+        if request.prune:
+            book.prune(work.used, request.prune_max)
+        if request.gc:
+            book.collect()
+        errors += book.problems
+    if errors:
+        raise InputError(dict.fromkeys(errors))
+    work.count()
+    lines = [*_validate.warnings(plan), *_validate.advice(plan), *work.warnings, *book.warnings]
+    events = {name: tuple(found) for name, found in book.events.items()}
+    found = Ledger(ledger.name, book.holders, book.indices, (), ledger.header, ledger.digits)
+    return Allocation(found, work.records, events, pins, tuple(_validate.heard(plan, lines)))
+
+
+def widths(plan: Plan, ledger: Ledger) -> dict[str, int]:
+    """Return the hexadecimal digits of an index in each pool of PLAN and, as far as it is known, of LEDGER."""
+    bits = {f"pool/{pool.name}": pool.bits for pool in plan.pools.values()}
+    bits.update((entry.ledger_pool, entry.bits) for entry in plan.classes.values())
+    rules = [each.delegate.vhosts for each in plan.classes.values() if each.delegate and each.delegate.vhosts]
+    if rules:
+        widest = max(rule.length - 64 for rule in rules)
+        bits.update((pool, widest) for pool, _index in ledger.holders if pool.startswith("vhost/"))
+    return {pool: max(1, -(-number // 4)) for pool, number in bits.items()}
+
+
+def _number_all(work: Work, book: _Book, names: list[str], usable: bool) -> None:
+    """Number the hosts NAMES; whoever lacks a record gets one, a level of pools at a time, and is numbered again.
+
+    Prefixes wait for all indices, so that a prefix chosen here is not one that follows from another host's index.
+    """
+    while names:
+        for name in names:
+            work.host(name)
+        lacking, work.missing = work.missing, []
+        if not usable or not lacking:
+            return
+        level = min(each.level for each in lacking)
+        given = sorted((each for each in lacking if each.level == level), key=lambda each: each[1:3])
+        failed = book.give(given, work)
+        names = sorted({each.host for each in lacking} - failed)
+
+
+class _Space:
+    """The free indices of a pool: finds the next one in about constant time, however full the pool is."""
+
+    def __init__(self, pool: str, bits: int, low: int, start: str, barred: list[tuple[int, int]]) -> None:
+        self.pool, self.bits, self.size, self.start = pool, bits, 1 << bits, start
+        self.low = min(max(1, low), self.size)
+        self.barred = sorted(barred)
+        self.after: dict[int, int] = {}  # a taken index, and one behind it from which to look on
+        self.counter = 1
+
+    def take(self, index: int) -> None:
+        self.after[index] = index + 1
+
+    def bars(self, index: int) -> bool:
+        """Tell whether nobody can have INDEX."""
+        return index >= self.size or any(first <= index <= last for first, last in self.barred)
+
+    def choose(self, identity: str) -> int | None:
+        """Return a free index for IDENTITY: in the dynamic band, else in the static one, else None."""
+        index = None
+        if self.low < self.size:
+            index = self.sparse() if self.start == "sparse" else self.upward(identity)
+        if index is None:
+            index = self.free(0)
+        if index is None:
+            return None
+        self.take(index)
+        return index
+
+    def upward(self, identity: str) -> int | None:
+        first = self.low
+        if self.start == "hash":
+            seed = f"dualstack/1\0{self.pool}\0{identity}".encode()
+            number = int.from_bytes(hashlib.sha256(seed).digest()[:8], "big")
+            first += number % (self.size - self.low)
+        found = self.free(first)
+        return self.free(self.low) if found is None else found
+
+    def sparse(self) -> int | None:
+        """Count with the bits reversed (RFC 3531 section 3.1): each index is as far from the others as can be."""
+        while self.counter < self.size:
+            index = int(f"{self.counter:0{self.bits}b}"[::-1], 2)
+            if index >= self.low and self.free(index) == index:
+                return index
+            self.counter += 1
+        return None
+
+    def free(self, index: int) -> int | None:
+        """Return the first free index from INDEX on."""
+        passed = []
+        while True:
+            if index in self.after:
+                passed.append(index)
+                index = self.after[index]
+                continue
+            behind = next((last + 1 for first, last in self.barred if first <= index <= last), index)
+            if behind == index:
+                break
+            passed.append(index)
+            index = behind
+        for each in passed:
+            self.after[each] = index
+        return index if index < self.size else None
+
+
+class _Book:
+    """The ledger while it is being changed."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, today: str) -> None:
+        self.plan, self.today = plan, today
+        self.holders: dict[tuple[str, int], Record] = dict(ledger.holders)
+        self.indices: dict[tuple[str, str], int] = dict(ledger.indices)
+        self.ledger = Ledger(ledger.name, self.holders, self.indices, (), ledger.header, ledger.digits)
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.events: dict[str, list[Record]] = {name: [] for name in EVENTS}
+
+    def over(self, record: Record) -> bool:
+        """Tell whether RECORD holds its index no more."""
+        return record.state == "q" and record.until <= self.today
+
+    def add(self, pool: str, index: int, identity: str) -> None:
+        record = Record(pool, index, identity, "a", self.today)
+        self.holders[pool, index] = record
+        self.indices[pool, identity] = index
+        self.events["added"].append(record)
+
+    def restore(self, record: Record) -> None:
+        found = replace(record, state="a", until="")
+        self.holders[record.pool, record.index] = found
+        self.indices[record.pool, record.identity] = record.index
+        self.events["restored"].append(found)
+
+    def release(self, record: Record) -> None:
+        until = date.fromisoformat(self.today) + timedelta(days=self.days(record.pool))
+        found = replace(record, state="q", until=until.isoformat())
+        self.holders[record.pool, record.index] = found
+        del self.indices[record.pool, record.identity]
+        self.events["released"].append(found)
+
+    def days(self, pool: str) -> int:
+        return self.plan.vhost_days if pool.startswith("vhost/") else self.plan.quarantine_days
+
+    def problem(self, code: str, message: str) -> None:
+        self.problems.append(f"{code} {message}")
+
+    def give(self, lacking: list[Missing], work: Work) -> set[str]:
+        """Give an index to each of LACKING, sorted by pool and identity; return the hosts that got none."""
+        pools: dict[str, list[Missing]] = {}
+        for each in lacking:
+            pools.setdefault(each.pool, []).append(each)
+        taken, waiting = self.holdings(pools, work)
+        failed: set[str] = set()
+        for pool, wanted in pools.items():
+            space = self.space(wanted[0])
+            for index in taken[pool]:
+                space.take(index)
+            for each in wanted:
+                left = waiting.get((pool, each.identity))
+                if left and (pool, left.index) not in work.claims and not space.bars(left.index):
+                    space.take(left.index)
+                    self.restore(left)
+            none = {
+                each.host
+                for each in wanted
+                if (pool, each.identity) not in self.indices and not self.choose(space, each.identity)
+            }
+            if none:
+                self.exhausted(wanted[0], space, taken[pool])
+            failed |= none
+        return failed
+
+    def holdings(self, pools: Iterable[str], work: Work) -> tuple[dict[str, list[int]], dict[tuple[str, str], Record]]:
+        """Return the taken indices of POOLS, and by pool and identity what may be given back."""
+        taken: dict[str, list[int]] = {pool: [] for pool in pools}
+        waiting: dict[tuple[str, str], Record] = {}
+        for (pool, index), record in self.holders.items():
+            if pool in taken and not self.over(record):
+                taken[pool].append(index)
+            if pool in taken and record.state == "q":
+                latest = waiting.setdefault((pool, record.identity), record)
+                if latest.until < record.until:
+                    waiting[pool, record.identity] = record
+        for pool, index in work.claims:
+            if pool in taken:
+                taken[pool].append(index)
+        return taken, waiting
+
+    def choose(self, space: _Space, identity: str) -> bool:
+        index = space.choose(identity)
+        if index is not None:
+            self.add(space.pool, index, identity)
+        return index is not None
+
+    def space(self, missing: Missing) -> _Space:
+        entry = self.plan.classes[missing.class_name]
+        if missing.level == CLASS:
+            barred = _barred(self.plan, entry)
+            return _Space(missing.pool, entry.bits, entry.static_band, entry.start, barred)
+        assert entry.delegate is not None
+        if missing.level == POOL:
+            pool = self.plan.pools[entry.delegate.pool]
+            start = "sparse" if entry.delegate.index == "sparse" else "hash"
+            same = [
+                index
+                for other in self.plan.classes.values()
+                if other.delegate and other.delegate.pool == pool.name and other.delegate.index == "same"
+                for index in other.pins.values()
+            ]
+            barred = [(index, index) for index in (0, *pool.reserved)]
+            space = _Space(missing.pool, pool.bits, 1, start, barred)
+            for index in same:
+                space.take(index)
+            return space
+        assert entry.delegate.vhosts is not None
+        length = entry.delegate.vhosts.length
+        barred = [(low >> (128 - length), high >> (128 - length)) for low, high, _code, _name in RESERVED]
+        return _Space(missing.pool, length - 64, 1, "hash", barred)
+
+    def exhausted(self, missing: Missing, space: _Space, taken: Sequence[int]) -> None:
+        entry = self.plan.classes[missing.class_name]
+        records = [self.holders[missing.pool, index] for index in taken if (missing.pool, index) in self.holders]
+        dates = [record.until for record in records if record.state == "q"]
+        held = sum(record.state == "a" for record in self.holders.values() if record.pool == missing.pool)
+        place = f"classes.{entry.name}.block"
+        if entry.delegate and missing.level != CLASS:
+            rule = f"classes.{entry.name}.delegate.vhosts.length"
+            place = f"pools.{entry.delegate.pool}.prefix" if missing.level == POOL else rule
+        free = f" (next free on {min(dates)})" if dates else ""
+        counts = f"{space.size} indices, {held} active, {len(dates)} quarantined{free}"
+        rest = f"{space.size - held - len(dates)} reserved"
+        self.problem("E301", f"pool {missing.pool} is exhausted: {counts}, {rest}; widen {place} or shorten quarantine")
+
+    def rename(self, old: str, new: object) -> None:
+        """Give all that is OLD's to NEW."""
+        if not isinstance(new, str) or not new or not new.isprintable():
+            self.problem("E309", f"rename {old}: {new!r} is not a name; write the new identity in quotes")
+            return
+        vhosts = {f"vhost/{old}": f"vhost/{new}"}
+        mine = [record for record in self.holders.values() if record.identity == old or record.pool in vhosts]
+        if not mine:
+            self.problem("E309", f"rename {old}: the ledger has no record of it; correct the name")
+        for record in mine:
+            found = replace(record, pool=vhosts.get(record.pool, record.pool))
+            if record.identity == old and not record.pool.startswith("vhost/"):
+                found = replace(found, identity=new)
+            clash = (found.pool, new) if found.pool == record.pool else None
+            if (clash and clash in self.indices) or (not clash and (found.pool, found.index) in self.holders):
+                reason = f"{new} has records of pool {found.pool} already"
+                self.problem("E309", f"rename {old}: {reason}; choose another name, or prune {new} first")
+                return
+        for record in mine:
+            found = replace(record, pool=vhosts.get(record.pool, record.pool))
+            if not record.pool.startswith("vhost/"):
+                found = replace(found, identity=new)
+            elif record.pool not in vhosts:
+                continue
+            del self.holders[record.pool, record.index]
+            self.holders[found.pool, found.index] = found
+            if record.state == "a":
+                del self.indices[record.pool, record.identity]
+                self.indices[found.pool, found.identity] = found.index
+            self.events["renamed"].append(found)
+
+    def move(self, entry: Mapping[str, Any], place: str) -> None:
+        """Give an identity another index of its pool."""
+        pool, identity, wanted = entry.get("pool"), entry.get("identity"), entry.get("index")
+        held = self.indices.get((str(pool), str(identity)))
+        if held is None:
+            known = sorted(each for each, name in self.indices if name == identity)
+            has = f"it holds one of {', '.join(known)}" if known else "the ledger has no record of it"
+            self.problem("E309", f"{place}: {identity} has no index of pool {pool}; {has}")
+            return
+        try:
+            index = parse_index(wanted, 64)
+        except DualStackError as error:
+            self.problem("E309", f"{place}.index: {error}")
+            return
+        other = self.holders.get((str(pool), index))
+        if index == held:
+            return
+        if other and not self.over(other) and other.identity != identity:
+            until = f" until {other.until}" if other.state == "q" else ""
+            state = {"a": "held", "q": "in quarantine", "r": "reserved"}[other.state]
+            reason = f"index {wanted} of pool {pool} is {state}{until} ({other.identity})"
+            self.problem("E309", f"{place}: {reason}; choose another index")
+            return
+        self.release(self.holders[str(pool), held])
+        self.add(str(pool), index, str(identity))
+
+    def adopt(self, carried: Mapping[str, Any], hosts: Mapping[str, Any]) -> tuple[Plan, dict[str, dict[str, str]]]:
+        """Make records of the addresses that hosts carry already; where the plan decides, return pins instead."""
+        pins: dict[str, dict[str, str]] = {}
+        look = Work(self.plan, self.ledger, hosts, self.today)  # its problems come up again when all are numbered
+        foreign: dict[str, str] = {}
+        for name, addresses in sorted(carried.items()):
+            if name not in hosts:
+                self.problem("E309", f"adopt {name}: is not a host of the inventory; correct the name")
+                continue
+            entry = self.plan.classes.get(look.class_of(name, hosts[name]["groups"]))
+            identity = look.identity(name, hosts[name])
+            if entry is None or identity is None:
+                continue
+            index = self.carried(entry, name, addresses, foreign)
+            if index is None:
+                continue
+            place = (
+                f"adopt {name}: {text(self.plan.networks[entry.network].prefixes[0].value | entry.block.value | index)}"
+            )
+            if identity in entry.pins or entry.kind != "auto":
+                planned = entry.pins.get(identity)
+                if planned is None and entry.kind == "location":
+                    planned = look.location(entry, name, hosts[name])
+                if planned is None or (planned != index and identity not in entry.pins):
+                    pins.setdefault(entry.name, {})[identity] = f"{index:x}"
+                elif planned != index:
+                    self.problem("E309", f"{place} is not its pin {planned:x}; change the pin or the host")
+            else:
+                self.adopt_record(entry.ledger_pool, index, identity, place)
+        if foreign:
+            shown = ", ".join(f"{name} {address}" for name, address in list(foreign.items())[:3])
+            reason = f"{len(foreign)} hosts have addresses in the on-link network and outside their class ({shown})"
+            self.warnings.append(f"W311 adopt: {reason}; turn SLAAC off there, or temporary addresses become sources")
+        classes = {
+            name: replace(
+                entry,
+                pins={**entry.pins, **{identity: int(index, 16) for identity, index in pins.get(name, {}).items()}},
+                spelled={**entry.spelled, **pins.get(name, {})},
+            )
+            for name, entry in self.plan.classes.items()
+        }
+        return replace(self.plan, classes=classes), pins
+
+    def carried(self, entry: HostClass, name: str, addresses: object, foreign: dict[str, str]) -> int | None:
+        """Return the index in the class's block that one of ADDRESSES has."""
+        found: dict[int, str] = {}
+        network = self.plan.networks[entry.network]
+        given = [addresses] if isinstance(addresses, str) else addresses
+        for address in given if isinstance(given, (list, tuple)) else [None]:
+            try:
+                with_length = isinstance(address, str) and "/" in address
+                value, length = parse_interface(address) if with_length else (parse_address(address), 128)
+            except DualStackError as error:
+                self.problem("E309", f"adopt {name}: {error}")
+                continue
+            if length == 80:
+                reason = "is configured as a /80, and a router would own its first address"
+                self.warnings.append(f"W305 adopt {name}: {address} {reason}; put /128 on lo or a dummy interface")
+            for prefix in network.prefixes:
+                suffix = value ^ prefix.value
+                if suffix >> (128 - prefix.length):
+                    continue
+                if entry.block.value <= suffix <= entry.block.last:
+                    found.setdefault(suffix - entry.block.value, text(value))
+                else:
+                    foreign.setdefault(name, text(value))
+        if len(found) > 1:
+            both = " and ".join(found[index] for index in sorted(found))
+            self.problem(
+                "E309", f"adopt {name}: carries {both} of class {entry.name}; remove all but one from the list"
+            )
+            return None
+        return next(iter(found), None)
+
+    def adopt_record(self, pool: str, index: int, identity: str, place: str) -> None:
+        own, other = self.indices.get((pool, identity)), self.holders.get((pool, index))
+        if own == index:
+            return
+        if own is not None:
+            self.problem("E309", f"{place} is not {own:x}, which the ledger has for {identity}; move one of them")
+        elif other and not self.over(other) and other.identity != identity:
+            state = f"in quarantine until {other.until} (was" if other.state == "q" else "held by ("
+            self.problem("E309", f"{place} is {state} {other.identity}); give one of them another address")
+        else:
+            self.add(pool, index, identity)
+
+    def keep_pins(self, work: Work) -> None:
+        """Let go of what the ledger has for identities that a pin has moved elsewhere."""
+        for entry in self.plan.classes.values():
+            for identity, index in sorted(entry.pins.items()):
+                held = self.indices.get((entry.ledger_pool, identity))
+                if held is None or held == index:
+                    work.used.add((entry.ledger_pool, identity))
+                    continue
+                record = self.holders[entry.ledger_pool, held]
+                self.release(record)
+                if (entry.ledger_pool, held) in work.claims:  # the pin of another has it
+                    del self.holders[entry.ledger_pool, held]
+
+    def track(self, work: Work) -> None:
+        """Record the pinned and located hosts of classes that ask for it."""
+        for name, found in sorted(work.records.items()):
+            entry = self.plan.classes[found["class"]]
+            identity = work.hosts[name].get(IDENTITY, name)
+            pool, index = entry.ledger_pool, int(found["index"], 16)
+            if not entry.track or (entry.kind == "auto" and identity not in entry.pins):
+                continue
+            work.used.add((pool, identity))
+            before = self.indices.get((pool, identity))
+            held = self.holders.get((pool, index))
+            if before == index:
+                continue
+            if held and held.state == "r":
+                self.problem("E302", f"{entry.name}/{name}: {found['address']} is reserved ({held.identity}); free it")
+                continue
+            if before is not None and self.holders[pool, before].identity == identity:
+                self.release(self.holders[pool, before])
+            if held and held.identity == identity and held.state == "q":
+                self.restore(held)
+                continue
+            if held:
+                self.take_over(name, found["address"], held)
+            self.add(pool, index, identity)
+
+    def take_over(self, name: str, address: str, held: Record) -> None:
+        released = self.today
+        if held.state == "q":
+            days = timedelta(days=self.days(held.pool))
+            released = (date.fromisoformat(held.until) - days).isoformat()
+        elif self.indices.get((held.pool, held.identity)) == held.index:
+            del self.indices[held.pool, held.identity]
+        self.warnings.append(f"W316 {name} takes over {address} from {held.identity} (released {released})")
+
+    def prune(self, used: set[tuple[str, str]], most: int) -> None:
+        """Release the records of identities that are gone, unless they are suspiciously many."""
+        gone = sorted(key for key in self.indices if key not in used)
+        limit = max(FEWEST_GUARDED, len(self.indices) // 10)
+        if len(gone) > max(limit, most):
+            reason = f"refusing to release {len(gone)} of {len(self.indices)} records (limit {limit})"
+            how = f"Use --prune-max {len(gone)} to proceed (of the playbook: -e plan_prune_max={len(gone)})"
+            self.problem("E305", f"{reason}; the inventory may be incomplete. {how}")
+            return
+        for pool, identity in gone:
+            self.release(self.holders[pool, self.indices[pool, identity]])
+
+    def collect(self) -> None:
+        """Forget what nobody waits for any more."""
+        for key, record in sorted(self.holders.items()):
+            if self.over(record):
+                del self.holders[key]
+                self.events["collected"].append(record)
+
+
+def _barred(plan: Plan, entry: HostClass) -> list[tuple[int, int]]:
+    """Return the ranges of indices of ENTRY that no host can have."""
+    network = plan.networks[entry.network]
+    first, last = entry.block.value, entry.block.last
+    ranges = [(low, high) for low, high, _code, _name in RESERVED]
+    ranges += [(each.block.value, each.block.last) for each in network.reserved]
+    if network.gateway:
+        gateway = parse_address(network.gateway)
+        if any(prefix.value == gateway & ~IID_MASK for prefix in network.prefixes):
+            ranges.append((gateway & IID_MASK, gateway & IID_MASK))
+    inside = [
+        (max(low, first) - first, min(high, last) - first) for low, high in ranges if low <= last and high >= first
+    ]
+    return [(0, 0), *inside]
+
+
+def parse_day(value: str) -> str:
+    """Return VALUE if it is an ISO date, today's date if it is empty."""
+    if not value:
+        return date.today().isoformat()
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise DualStackError(f"today: {value!r} is not a date; write it as 2026-01-02")
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise DualStackError(f"today: {value!r} is not a day of the calendar; correct it") from None
