@@ -26,7 +26,8 @@ description:
     wrong. The plugin knows the playbook by its name on the command line. For a playbook of your own that imports it,
     set the environment variable C(DUALSTACK_ALLOCATE) to V(1).
   - Also sets C(dualstack_plan) on the group C(all), a mapping of C(networks), C(pools) and C(classes) with their
-    prefixes, for access lists.
+    prefixes, for access lists, and of the indices that the ledger keeps C(quarantined) or C(reserved), for the map that
+    P(dualstack.fleet.plan_map#filter) draws.
 notes:
   - Codes beginning with E are errors, those beginning with W are warnings.
   - Identity is the host variable C(dualstack_id) if set, else the inventory name. A host that is renamed keeps its
@@ -260,13 +261,14 @@ class InventoryModule(BaseInventoryPlugin):
             return
         file = os.path.join(os.path.dirname(path), plan.ledger)
         ledger = read_ledger(_text(file) if plan.needs_ledger else "", plan.ledger)
-        found = frozen(plan, problems, self._hosts(plan), ledger, date.today().isoformat())
+        today = date.today().isoformat()
+        found = frozen(plan, problems, self._hosts(plan), ledger, today)
         for warning in [*found.warnings, *_ledger_as_source(path, file)]:
             self.display.warning(warning)
         for name, record in found.records.items():
             # Not through the inventory, which would go through every string of every record once more.
             self.inventory.hosts[name].set_variable("dualstack", _trusted(record))
-        self.inventory.set_variable("all", "dualstack_plan", _trusted(plan.summary()))
+        self.inventory.set_variable("all", "dualstack_plan", _trusted(plan.summary(ledger.holders.values(), today)))
 
     def _hosts(self, plan):
         """Return {name: its groups and the variables that the plan reads}."""

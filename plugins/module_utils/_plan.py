@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ._addresses import Prefix, kind, parse_address, parse_index, parse_interface, parse_prefix, suffix_text, text
 from ._errors import DualStackError
+from ._ledger import Record
 
 T = TypeVar("T")
 PLUGIN = "dualstack.fleet.plan"
@@ -153,8 +154,11 @@ class Plan:
             for entry in self.classes.values()
         )
 
-    def summary(self) -> dict[str, Any]:
-        """Return what access lists and maps need: prefixes of networks, pools and classes, and what is kept free."""
+    def summary(self, held: Iterable[Record] = (), today: str = "") -> dict[str, Any]:
+        """Return what access lists and maps need: prefixes of networks, pools and classes, and what is kept free.
+
+        HELD are the ledger's records, of which those in quarantine after TODAY and those reserved are told by pool.
+        """
         networks = {
             name: {
                 "prefixes": [*map(str, each.prefixes)],
@@ -184,7 +188,13 @@ class Plan:
             }
             for name, each in self.classes.items()
         }
-        return {"networks": networks, "pools": pools, "classes": classes}
+        kept: dict[str, dict[str, list[str]]] = {"quarantined": {}, "reserved": {}}
+        known = {f"pool/{name}" for name in pools} | {each.ledger_pool for each in self.classes.values()}
+        for record in held:
+            if record.state != "a" and record.pool in known and (record.state == "r" or record.until > today):
+                state = "quarantined" if record.state == "q" else "reserved"
+                kept[state].setdefault(record.pool, []).append(f"{record.index:x}")
+        return {"networks": networks, "pools": pools, "classes": classes, **kept}
 
 
 def behind(prefix: Prefix, block: Prefix) -> Prefix:

@@ -148,28 +148,35 @@ Networks = Mapping[str, Mapping[str, Any]]
 def _blocks(plan: Any) -> tuple[Networks, dict[str, Block], dict[str, Block]]:
     """Return networks, classes and pools of PLAN with what is reserved and in quarantine."""
     networks, classes, pools = plan["networks"], {}, {}
-    quarantined = plan.get("quarantined", {})
+    waiting, kept = plan["quarantined"], plan["reserved"]
     for name, entry in plan["classes"].items():
         block = classes[name] = Block(name, parse_prefix(entry["prefixes"][0]), BITS)
         network = networks[entry["network"]]
         on_link = parse_prefix(network["prefixes"][0])
         for taken in _reserved_on(network, on_link):
             block.keep(taken)
-        block.kept = {0, *(int(index, 16) for index in entry.get("pins", []))}
-        block.quarantined = {int(index, 16) for index in quarantined.get(f"{entry['network']}/{name}", [])}
+        held = f"{entry['network']}/{name}"
+        block.kept = {0, *_indices(block, entry["pins"]), *_indices(block, kept.get(held, []))}
+        block.quarantined = {*_indices(block, waiting.get(held, []))}
     for name, entry in plan["pools"].items():
         block = pools[name] = Block(name, parse_prefix(entry["prefix"]), entry["length"])
         for network in networks.values():
             for prefix in map(parse_prefix, network["prefixes"]):
                 block.keep(prefix)
-        block.kept = {0, *(int(index, 16) for index in entry.get("reserved", []))}
-        block.quarantined = {int(index, 16) for index in quarantined.get(f"pool/{name}", [])}
+        held = f"pool/{name}"
+        block.kept = {0, *_indices(block, entry["reserved"]), *_indices(block, kept.get(held, []))}
+        block.quarantined = {*_indices(block, waiting.get(held, []))}
     return networks, classes, pools
+
+
+def _indices(block: Block, texts: Iterable[str]) -> Iterator[int]:
+    """Yield the indices in TEXTS that BLOCK has; a ledger may hold some of a time when it was wider."""
+    return (index for index in (int(each, 16) for each in texts) if not index >> block.bits)
 
 
 def _reserved_on(network: Mapping[str, Any], on_link: Prefix) -> Iterator[Prefix]:
     """Yield what no host of a network gets: what the plan names, its gateway, reserved interface identifiers."""
-    for taken in network.get("reserved", []):
+    for taken in network["reserved"]:
         suffix = parse_prefix(taken["suffix"])
         yield Prefix(on_link.value | suffix.value, suffix.length)
     if network["gateway"]:
@@ -257,7 +264,7 @@ class _Page:
     def strip(self, network: Mapping[str, Any], on_link: Prefix, blocks: Iterable[Block]) -> None:
         """Draw the parts of an on-link prefix as boxes, in the order of their suffixes, not to scale."""
         boxes = [(block.place.value & IID_MASK, block.place.length, block.name, "box") for block in blocks]
-        for taken in network.get("reserved", []):
+        for taken in network["reserved"]:
             suffix = parse_prefix(taken["suffix"])
             boxes.append((suffix.value, suffix.length, str(taken.get("for") or "reserved"), "box kept"))
         per_row = 6

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from module_utils._addresses import parse_prefix
 from module_utils._errors import DualStackError
-from module_utils._ledger import Ledger
+from module_utils._ledger import Ledger, ledger_of
 from module_utils._numbering import allocate
 from module_utils._plan import read_plan
 from module_utils._plan_map import Block, draw
@@ -45,7 +45,21 @@ HOSTS = {
     "ns1": {"groups": ["admin"]},
 }
 RECORDS = allocate(HOSTS, PLAN, Ledger())
-SUMMARY = {**read_plan(PLAN)[0].summary(), "quarantined": {"device/client": ["2a00", "3b00"], "pool/clients": ["3b00"]}}
+HELD = ledger_of(
+    [
+        {"p": pool, "i": index, "id": f"old{index}", "s": state, "t": "2026-01-02", **({"u": until} if until else {})}
+        for pool, index, state, until in (
+            ("device/client", "2a00", "q", "2026-05-02"),
+            ("device/client", "3b00", "q", "2026-05-02"),
+            ("device/client", "4c00", "q", "2026-03-01"),
+            ("pool/clients", "3b00", "q", "2026-05-02"),
+            ("pool/clients", "000b", "r", ""),
+            ("vhost/web1", "3b00", "q", "2026-05-02"),
+        )
+    ],
+    "x",
+)
+SUMMARY = read_plan(PLAN)[0].summary(HELD.holders.values(), "2026-03-01")
 
 
 def titles(svg):
@@ -65,14 +79,21 @@ def test_a_cell_tells_what_is_in_it():
     assert "::ad:0 to ::ad:ff: 1 used, 1 reserved, 254 free (ns1)" in told
     assert "::ad:ab00 to ::ad:abff: 1 reserved, 255 free" in told  # the pin of a host that is not there
     assert "2001:db8:200:2a00::/64 to 2001:db8:200:2aff::/64: 2 used, 254 free (web2, web1)" in told
-    assert "2001:db8:200::/64 to 2001:db8:200:ff::/64: 2 reserved, 254 free" in told
+    assert "2001:db8:200::/64 to 2001:db8:200:ff::/64: 3 reserved, 253 free" in told
+    assert not any(title.startswith("::c:4c00") for title in told)  # its quarantine is over
+
+
+def test_the_ledger_is_told_by_pool():
+    assert HELD.problems == ()
+    assert SUMMARY["quarantined"] == {"device/client": ["2a00", "3b00"], "pool/clients": ["3b00"]}
+    assert SUMMARY["reserved"] == {"pool/clients": ["b"]}
 
 
 def test_every_block_is_counted():
     told = words(draw(RECORDS, SUMMARY))
     assert "2 used, 2 in quarantine, 257 reserved, 65,275 free" in told
     assert "1 used, 2 reserved, 65,533 free" in told
-    assert "2 used, 1 in quarantine, 2 reserved, 65,531 free" in told
+    assert "2 used, 1 in quarantine, 3 reserved, 65,530 free" in told
     assert "2001:db8:200::/48 in /64s, 1 vhost" in told
     assert {"2a3f", "web1", "0053", "ns1"} <= set(told)
 
