@@ -67,6 +67,10 @@ endif
 demo-test: .venv/developer lab-tools ## the demonstration from the legacy state, and again on the converted lab
 	$(AS_ROOT) pytest tests/lab
 
+.PHONY: bench
+bench: .venv/developer ## what the address plan costs, beside its limits and its peers, in build/bench/plan.json
+	@python tests/bench/plan.py
+
 .PHONY: build
 build: .venv/controller ## the collection's tarball, in dist/
 	ansible-galaxy collection build --force --output-path dist

@@ -1,0 +1,351 @@
+"""What the address plan costs, against its limits and its peers, all measured in this run.
+
+CPU seconds (user and system) are compared, for other processes of the machine disturb them least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib.util
+import json
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19 a string is a template
+    trust_as_template = str
+
+ROOT = pathlib.Path(__file__).parents[2]
+BIN = pathlib.Path(sys.executable).parent
+sys.path.insert(0, str(ROOT / "plugins"))
+
+from module_utils._allocation import Request, allocate, widths
+from module_utils._ledger import Ledger, read_ledger, render
+from module_utils._numbering import frozen
+from module_utils._plan import Plan, read_plan
+
+FILTER_CALLS = 1000
+FEW, TASKS = 10, 10  # hosts and tasks of the plays whose cost by task is measured
+SMALL = 500  # hosts of the fleet in which the peers still end in reasonable time
+
+PLAN = """\
+plugin: dualstack.fleet.plan
+version: 1
+silence: [W301, W302, W303, W304, W311, W313, W314]
+networks:
+  device: {prefixes: ["2001:db8:100:1::/64"], gateway: "fe80::1"}
+pools:
+  clients: {prefix: "2001:db8:2000::/40"}
+classes:
+  client:
+    groups: [clients]
+    network: device
+    block: "::c0:0/106"
+    kind: auto
+    delegate: {pool: clients, index: same, vhosts: {kind: auto}}
+"""
+
+
+class Table:
+    """Collects what was measured, prints it, remembers it for programs."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, what: str, value: float, unit: str, *, limit: float | None = None, note: str = "") -> None:
+        """Add a line; a LIMIT that is exceeded fails the run."""
+        row = {"what": what, "value": value, "unit": unit, "limit": limit, "note": note}
+        self.rows.append(row)
+        bound = "" if limit is None else f"<= {limit:g} {unit}".rstrip()
+        verdict = "" if limit is None else ("ok" if value <= limit else "MISSED")
+        print(f"{what:<58} {_number(value):>9} {unit:<7} {bound:<13} {verdict:<7} {note}".rstrip(), flush=True)
+
+    def say(self, what: str, note: str) -> None:
+        """Add a line without a number: what could not be measured, and why."""
+        self.rows.append({"what": what, "value": None, "note": note})
+        print(f"{what:<58} {note}", flush=True)
+
+    @property
+    def missed(self) -> bool:
+        """Tell whether any limit is exceeded."""
+        limited = [row for row in self.rows if row["value"] is not None and row["limit"] is not None]
+        return any(row["value"] > row["limit"] for row in limited)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def median(runs: int, measure: Callable[[], float]) -> float:
+    """Return the median of RUNS measurements."""
+    return statistics.median(measure() for _run in range(runs))
+
+
+def medians(runs: int, **measures: Callable[[], float]) -> dict[str, float]:
+    """Return the median of each of MEASURES, taken in turns so that a slow minute meets all of them."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for _run in range(runs):
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of WORK in this process."""
+    gc.collect()
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def command(*argv: object) -> float:
+    """Run ARGV and return the CPU seconds of it and its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _output(*argv)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def fleet(count: int) -> dict[str, dict[str, Any]]:
+    """Return COUNT hosts as the numbering takes them."""
+    return {f"web{number:05}": {"groups": ["all", "clients"]} for number in range(count)}
+
+
+def plan_of(text: str) -> Plan:
+    """Return the plan in TEXT, a mapping in YAML."""
+    plan, problems = read_plan(yaml.safe_load(text))
+    if problems:
+        sys.exit("\n".join(problems))
+    return plan
+
+
+def allocated(plan: Plan, hosts: Mapping[str, Any]) -> str:
+    """Return the ledger that HOSTS get from an empty one, as text."""
+    result = allocate(plan, [], hosts, Ledger(), Request("2026-01-02"))
+    return render(result.ledger, widths(plan, result.ledger))
+
+
+def core(table: Table, hosts: int, runs: int) -> None:
+    """Measure the numbering alone."""
+    plan, whole, half = plan_of(PLAN), fleet(hosts), fleet(hosts // 2)
+    found = medians(
+        runs,
+        half=lambda: cpu(lambda: allocated(plan, half)),
+        whole=lambda: cpu(lambda: allocated(plan, whole)),
+    )
+    table.add(f"allocate {hosts:,} hosts from an empty ledger", found["whole"], "s", limit=1)
+    table.add(f"doubling {hosts // 2:,} hosts", found["whole"] / found["half"], "x", limit=2.2)
+    text = allocated(plan, whole)
+    again = median(runs, lambda: cpu(lambda: frozen(plan, [], whole, read_ledger(text, "addresses.jsonl"))))
+    table.add(f"read that ledger and number {hosts:,} hosts by it", again, "s")
+    # A /64 has 65,536 /80s less the three with reserved interface identifiers.
+    names = {"web1": {"groups": ["clients"], "dualstack_vhosts": [f"v{number:05}" for number in range(65533)]}}
+    held = read_ledger(allocated(plan, names), "addresses.jsonl")
+    known = median(runs, lambda: cpu(lambda: frozen(plan, [], names, held)))
+    table.add("65,533 vhost /80s in one /64, by the ledger", known, "s", limit=0.3)
+    new = median(runs, lambda: cpu(lambda: allocated(plan, names)))
+    table.add("65,533 vhost /80s in one /64, from an empty ledger", new, "s")
+
+
+def inventory(place: pathlib.Path, hosts: int) -> tuple[list[object], list[object]]:
+    """Write an inventory of HOSTS and return the options that load it without and with the plan."""
+    place.mkdir()
+    lines = [f"        web{number:05}: {{ansible_host: 192.0.2.{number % 254 + 1}}}\n" for number in range(hosts)]
+    (place / "01-hosts.yml").write_text(f"all:\n  children:\n    clients:\n      hosts:\n{''.join(lines)}")
+    (place / "90-plan.yml").write_text(PLAN)
+    (place / "addresses.jsonl").write_text(allocated(plan_of(PLAN), fleet(hosts)))
+    without: list[object] = ["-i", place / "01-hosts.yml"]
+    return without, [*without, "-i", place / "90-plan.yml"]
+
+
+def play(place: pathlib.Path, name: str, message: str, tasks: int) -> pathlib.Path:
+    """Write a play of TASKS debug tasks and return its path."""
+    task = {"name": "Show", "ansible.builtin.debug": {"msg": message}}
+    content = [{"name": "Measure", "hosts": "all", "gather_facts": False, "tasks": [task] * tasks}]
+    path = place / f"{name}.yml"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def large(table: Table, place: pathlib.Path, hosts: int, runs: int) -> None:
+    """Measure what the inventory plugin adds to a large inventory."""
+    without, with_plan = inventory(place / "large", hosts)
+    loader = (sys.executable, __file__, "--load")
+    found = medians(
+        runs,
+        bare=lambda: float(_output(*loader, *without[1::2])),
+        plan=lambda: float(_output(*loader, *with_plan[1::2])),
+    )
+    note = f"{found['plan']:.2f} s against {found['bare']:.2f} s"
+    table.add(
+        f"load an inventory of {hosts:,} hosts with the plan", found["plan"] / found["bare"], "x", limit=1.25, note=note
+    )
+    show = play(place, "one", "{{ inventory_hostname }}", 1)
+    run = (BIN / "ansible-playbook", "--limit", "web00001", show)
+    found = medians(runs, bare=lambda: command(*run, *without), plan=lambda: command(*run, *with_plan))
+    note = f"{found['plan']:.2f} s against {found['bare']:.2f} s"
+    table.add(
+        "what a play limited to one of them pays for the plan", found["plan"] - found["bare"], "s", limit=2, note=note
+    )
+
+
+def tasks(table: Table, place: pathlib.Path, runs: int) -> None:
+    """Measure what a host pays in each task, by the plan and by the filter that people write first."""
+    without, with_plan = inventory(place / "small", SMALL)
+    filters = place / "filter_plugins"
+    filters.mkdir()
+    (filters / "naive.py").write_text(NAIVE)
+    naive = "{{ hostvars | naive(inventory_hostname, '2001:db8:100:1::c0:0') }}"
+    plays = {
+        "plain": (play(place, "plain", "{{ ansible_host }}", TASKS), without),
+        "plain_once": (play(place, "plain_once", "{{ ansible_host }}", 1), without),
+        "plan": (play(place, "plan", "{{ dualstack.address }}", TASKS), with_plan),
+        "plan_once": (play(place, "plan_once", "{{ dualstack.address }}", 1), with_plan),
+        "naive": (play(place, "naive", naive, 1), without),
+    }
+    some = ",".join(f"web{number:05}" for number in range(FEW))
+
+    def measure(name: str) -> Callable[[], float]:
+        path, sources = plays[name]
+        run = (BIN / "ansible-playbook", "--limit", some, path, *sources)
+        return lambda: command(*run)
+
+    found = medians(runs, **{name: measure(name) for name in plays})
+    steps = (TASKS - 1) * FEW / 1000
+    plain, plan = ((found[name] - found[f"{name}_once"]) / steps for name in ("plain", "plan"))
+    table.add("a task with a variable of the inventory, each host", plain, "ms")
+    table.add("a task with an address of the plan, each host", plan, "ms", note=f"{plan - plain:+.1f} ms")
+    slow = plain + (found["naive"] - found["plain_once"]) / FEW * 1000
+    note = f"{slow / plan:.0f} x ours; {slow * SMALL / 1000:.0f} s of CPU for a task on all of them"
+    table.add(f"a task with a filter over the hostvars of {SMALL} hosts", slow, "ms", note=note)
+
+
+NAIVE = '''
+import ipaddress
+
+
+def naive(hostvars, name, base):
+    """The address by the place of the host's name among those of its class."""
+    members = sorted(host for host in hostvars if "clients" in hostvars[host]["group_names"])
+    return str(ipaddress.IPv6Address(base) + members.index(name))
+
+
+class FilterModule:
+    def filters(self):
+        return {"naive": naive}
+'''
+
+PEERS = {
+    "v6_subnet": "{{ '2001:db8:200::/48' | dualstack.fleet.v6_subnet(64, number) }}",
+    "ipsubnet": "{{ '2001:db8:200::/48' | ansible.utils.ipsubnet(64, number) }}",
+    "v6_join": "{{ '2001:db8:100:1::c:0/112' | dualstack.fleet.v6_join('::%x' % number) }}",
+    "ipmath": "{{ '2001:db8:100:1::c:0' | ansible.utils.ipmath(number) }}",
+}
+
+
+def peers(table: Table, runs: int) -> None:
+    """Measure the filters beside those of ansible.utils, called as templates call them."""
+    for ours, theirs in (("v6_subnet", "ipsubnet"), ("v6_join", "ipmath")):
+        with_peer = _collection("ansible.utils")
+        names = (ours, theirs) if with_peer else (ours,)
+        values = {name: [] for name in names}
+        for _run in range(runs):
+            for name in names:
+                values[name].append(json.loads(_output(sys.executable, __file__, "--filter", name)))
+        speed = {name: statistics.median(each["us"] for each in found) for name, found in values.items()}
+        table.add(f"dualstack.fleet.{ours}, each value", speed[ours], "us")
+        if not with_peer:
+            table.say(f"ansible.utils.{theirs}, each value", "missing: pip install ansible netaddr")
+            continue
+        note = f"{speed[theirs] / speed[ours]:.1f} x ours"
+        if values[ours][0]["values"] != values[theirs][0]["values"]:
+            note += ", OTHER VALUES"
+        table.add(f"ansible.utils.{theirs}, each value", speed[theirs], "us", note=note)
+
+
+def _collection(name: str) -> bool:
+    with contextlib.suppress(ImportError):
+        netaddr = importlib.util.find_spec("netaddr")
+        path = name.replace(".", "/")
+        return bool(netaddr) and any((pathlib.Path(each) / "ansible_collections" / path).is_dir() for each in sys.path)
+    return False
+
+
+def _output(*argv: object) -> str:
+    done = subprocess.run([str(word) for word in argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(str(word) for word in argv)}:\n{done.stdout}{done.stderr}")
+    return done.stdout.splitlines()[-1]
+
+
+def load(sources: list[str]) -> None:
+    """Print the CPU seconds that Ansible's inventory manager needs for SOURCES."""
+    init_plugin_loader([str(ROOT / ".ansible" / "collections")])
+    found = []
+    seconds = cpu(lambda: found.append(InventoryManager(loader=DataLoader(), sources=sources)))
+    host = next(iter(found[0].hosts.values()))
+    assert ("dualstack" in host.vars) == any(source.endswith("plan.yml") for source in sources)
+    print(seconds)
+
+
+def templates(name: str) -> None:
+    """Print the microseconds that a filter takes for each value, and the values."""
+    init_plugin_loader([str(ROOT / ".ansible" / "collections"), *sys.path])
+    templar = Templar(loader=DataLoader())
+    once, many = (
+        trust_as_template(f"{{% for number in range({count}) %}}{PEERS[name]} {{% endfor %}}")
+        for count in (1, FILTER_CALLS)
+    )
+    templar.template(once)  # loads the plugin
+    found = []
+    seconds = cpu(lambda: found.append(templar.template(many)))
+    print(json.dumps({"us": seconds / FILTER_CALLS * 1e6, "values": [each.split("/")[0] for each in found[0].split()]}))
+
+
+def main() -> None:
+    """Measure, print, write; fail when a limit is missed."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--hosts", type=int, default=65536)
+    options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--output", type=pathlib.Path, default=ROOT / "build" / "bench" / "plan.json")
+    options.add_argument("--load", nargs="+", help=argparse.SUPPRESS)
+    options.add_argument("--filter", help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.load:
+        return load(chosen.load)
+    if chosen.filter:
+        return templates(chosen.filter)
+    table = Table()
+    print(f"CPU, median of {chosen.runs} runs\n")
+    with tempfile.TemporaryDirectory() as name:
+        place = pathlib.Path(name)
+        core(table, chosen.hosts, chosen.runs)
+        large(table, place, chosen.hosts, chosen.runs)
+        tasks(table, place, chosen.runs)
+        peers(table, chosen.runs)
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(
+        json.dumps({"hosts": chosen.hosts, "runs": chosen.runs, "results": table.rows}, indent=1) + "\n"
+    )
+    print(f"\n{chosen.output}")
+    return sys.exit(table.missed)
+
+
+if __name__ == "__main__":
+    main()
