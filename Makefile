@@ -4,7 +4,8 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
 BIN := $(CURDIR)/.venv/bin
-export PATH := $(BIN):$(PATH)
+# What the lab needs lives in sbin, which a user's path may lack.
+export PATH := $(BIN):$(PATH):/usr/sbin:/sbin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
