@@ -138,7 +138,7 @@ def reverse_name(value: int, length: int = BITS) -> str:
         raise DualStackError(
             f"{Prefix(value, length)} does not end on a nibble and so has no one ip6.arpa name; use /{length // 4 * 4}"
         )
-    return ".".join([*f"{value:032x}"[: length // 4][::-1], "ip6.arpa"])
+    return ".".join(f"{value:032x}"[: length // 4][::-1]) + (".ip6.arpa" if length else "ip6.arpa")
 
 
 # First and last interface identifier, the number of the rule in the plan's error list, what it is.

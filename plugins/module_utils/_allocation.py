@@ -14,8 +14,8 @@ from . import _validate
 from ._addresses import IID_MASK, RESERVED, parse_address, parse_index, parse_interface, text
 from ._errors import DualStackError, InputError
 from ._ledger import Ledger, Record
-from ._numbering import CLASS, POOL, Missing, Work
-from ._plan import IDENTITY, HostClass, Plan
+from ._numbering import CLASS, POOL, Missing, Place, Work
+from ._plan import HostClass, Plan
 
 FEWEST_GUARDED = 20
 EVENTS = ("added", "restored", "released", "renamed", "collected")
@@ -36,10 +36,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Allocation:
-    """The new ledger, every host's record, and what happened: records by ``added``, ``released`` and so on."""
+    """The new ledger, every host's place, and what happened: records by ``added``, ``released`` and so on."""
 
     ledger: Ledger
-    records: Mapping[str, dict[str, Any]]
+    places: Mapping[str, Place]
     events: Mapping[str, tuple[Record, ...]]
     pins: Mapping[str, dict[str, str]]
     warnings: tuple[str, ...]
@@ -77,7 +77,7 @@ def allocate(
     lines = [*_validate.warnings(plan), *_validate.advice(plan), *work.warnings, *book.warnings]
     events = {name: tuple(found) for name, found in book.events.items()}
     found = Ledger(ledger.name, book.holders, book.indices, (), ledger.header, ledger.digits)
-    return Allocation(found, work.records, events, pins, tuple(_validate.heard(plan, lines)))
+    return Allocation(found, work.places, events, pins, tuple(_validate.heard(plan, lines)))
 
 
 def widths(plan: Plan, ledger: Ledger) -> dict[str, int]:
@@ -439,8 +439,8 @@ class _Book:
         if own is not None:
             self.problem("E309", f"{place} is not {own:x}, which the ledger has for {identity}; move one of them")
         elif other and not self.over(other) and other.identity != identity:
-            state = f"in quarantine until {other.until} (was" if other.state == "q" else "held by ("
-            self.problem("E309", f"{place} is {state} {other.identity}); give one of them another address")
+            state = f"in quarantine until {other.until}; it was that of" if other.state == "q" else "held by"
+            self.problem("E309", f"{place} is {state} {other.identity}; give one of them another address")
         else:
             self.add(pool, index, identity)
 
@@ -459,10 +459,11 @@ class _Book:
 
     def track(self, work: Work) -> None:
         """Record the pinned and located hosts of classes that ask for it."""
-        for name, found in sorted(work.records.items()):
-            entry = self.plan.classes[found["class"]]
-            identity = work.hosts[name].get(IDENTITY, name)
-            pool, index = entry.ledger_pool, int(found["index"], 16)
+        if not any(entry.track for entry in self.plan.classes.values()):
+            return
+        for name, place in sorted(work.places.items()):
+            entry, identity, index = place.layout.entry, place.identity, place.number
+            pool, address = entry.ledger_pool, text(place.layout.links[0][0] | index)
             if not entry.track or (entry.kind == "auto" and identity not in entry.pins):
                 continue
             work.used.add((pool, identity))
@@ -471,7 +472,7 @@ class _Book:
             if before == index:
                 continue
             if held and held.state == "r":
-                self.problem("E302", f"{entry.name}/{name}: {found['address']} is reserved ({held.identity}); free it")
+                self.problem("E302", f"{entry.name}/{name}: {address} is reserved ({held.identity}); free it")
                 continue
             if before is not None and self.holders[pool, before].identity == identity:
                 self.release(self.holders[pool, before])
@@ -479,7 +480,7 @@ class _Book:
                 self.restore(held)
                 continue
             if held:
-                self.take_over(name, found["address"], held)
+                self.take_over(name, address, held)
             self.add(pool, index, identity)
 
     def take_over(self, name: str, address: str, held: Record) -> None:

@@ -11,15 +11,25 @@ from datetime import date
 from typing import Any
 
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-SYNTAX = {
-    key: re.compile(pattern)
-    for key, pattern in {"p": r".+", "i": r"[0-9a-f]{1,16}", "id": r".+", "s": r"[aqr]", "t": DATE, "u": DATE}.items()
-}
+PATTERNS = {"p": r".+", "i": r"[0-9a-f]{1,16}", "id": r".+", "s": r"[aqr]", "t": DATE, "u": DATE}
+SYNTAX = {key: re.compile(pattern).fullmatch for key, pattern in PATTERNS.items()}
+KEYS = ("p", "i", "id", "s", "t")
+QUARANTINED = (*KEYS, "u")
 HEADER = {"dualstack": 1}
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
 _quote = json.JSONEncoder(ensure_ascii=False).encode
+_decode = json.JSONDecoder(object_pairs_hook=_unique).decode
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, which doubles the time to read a large ledger; nobody changes one
 class Record:
     """One line: IDENTITY holds INDEX of POOL in STATE (a active, q quarantine until ``until``, r reserved)."""
 
@@ -53,11 +63,11 @@ def read_ledger(text: str, name: str) -> Ledger:
     entries: list[tuple[int, object]] = []
     problems = []
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: an identity may have other line separators
-        if re.match(r"<{7}|={7}|>{7}|\|{7}", line):
+        if line[:1] in "<=>|" and re.match(r"<{7}|={7}|>{7}|\|{7}", line):
             problems.append(f"E308 {name}:{number}: {line[:20]!r} is a conflict marker; resolve the merge")
         elif line.strip():
             try:
-                entries.append((number, json.loads(line, object_pairs_hook=_unique)))
+                entries.append((number, _decode(line)))
             except (ValueError, RecursionError) as error:
                 problems.append(f"E308 {name}:{number}: is not a JSON record ({error}); restore the line from git")
     return _index(entries, name, problems)
@@ -77,14 +87,19 @@ def render(ledger: Ledger, widths: Mapping[str, int]) -> str:
     for pool, index in ledger.holders:
         if pool not in widths and pool not in ledger.digits:
             found[pool] = max(found.get(pool, 0), len(f"{index:x}"))
-    quoted = {pool: _quote(pool) for pool in found}
     lines = [json.dumps(dict(ledger.header), sort_keys=True, separators=(",", ":"), ensure_ascii=False)]
-    for (pool, index), record in sorted(ledger.holders.items()):
-        until = f',"u":"{record.until}"' if record.until else ""
-        lines.append(
-            f'{{"i":"{index:0{found[pool]}x}","id":{_quote(record.identity)},"p":{quoted[pool]},'
-            f'"s":"{record.state}","t":"{record.since}"{until}}}'
-        )
+    pools: dict[str, list[int]] = {}
+    for pool, index in ledger.holders:
+        pools.setdefault(pool, []).append(index)
+    for pool, indices in sorted(pools.items()):
+        width, name = found[pool], _quote(pool)
+        for index in sorted(indices):
+            record = ledger.holders[pool, index]
+            until = f',"u":"{record.until}"' if record.until else ""
+            lines.append(
+                f'{{"i":"{index:0{width}x}","id":{_quote(record.identity)},"p":{name},'
+                f'"s":"{record.state}","t":"{record.since}"{until}}}'
+            )
     return "\n".join([*lines, ""])
 
 
@@ -92,13 +107,6 @@ def public(record: Record) -> dict[str, str]:
     """Return RECORD with the keys of its line."""
     found = {"i": f"{record.index:x}", "id": record.identity, "p": record.pool, "s": record.state, "t": record.since}
     return dict(found, u=record.until) if record.until else found
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
 
 
 def _index(entries: list[tuple[int, object]], name: str, problems: list[str]) -> Ledger:
@@ -142,20 +150,19 @@ def _malformed(entry: object, dates: dict[str, bool]) -> str:
     """Return what is wrong with a record; DATES remembers which dates exist."""
     if not isinstance(entry, Mapping):
         return f"{repr(entry)[:40]} is not a record"
-    for key, pattern in SYNTAX.items():
+    quarantined = entry.get("s") == "q"
+    for key in QUARANTINED if quarantined else KEYS:
         value = entry.get(key)
-        if key == "u" and entry.get("s") != "q":
-            if key in entry:
-                return "'u' (until) belongs to a record in quarantine ('s' is 'q')"
-            continue
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            return f"{key!r} is {repr(value)[:40]} and does not match {pattern.pattern}"
-        if key in ("p", "id") and not value.isprintable():
-            return f"{key!r} is {value[:40]!r} and has characters that cannot be printed"
-        if key in ("t", "u") and not _known_date(value, dates):
-            return f"{key!r} is {value!r}, which is no date"
-    unknown = sorted(str(key) for key in entry if key not in SYNTAX)
-    return f"{', '.join(map(repr, unknown))[:80]} is not a key of a record" if unknown else ""
+        if not isinstance(value, str) or not SYNTAX[key](value):
+            return f"{key!r} is {repr(value)[:40]} and does not match {PATTERNS[key]}"
+    if not (entry["p"].isprintable() and entry["id"].isprintable()):
+        return f"{(entry['p'] + ' ' + entry['id'])[:60]!r} has characters that cannot be printed"
+    for key in ("t", "u") if quarantined else ("t",):
+        if not _known_date(entry[key], dates):
+            return f"{key!r} is {entry[key]!r}, which is no date"
+    known = QUARANTINED if quarantined else KEYS
+    extra = sorted(str(key) for key in entry if key not in known) if len(entry) != len(known) else []
+    return f"{', '.join(map(repr, extra))[:80]} is no key of a record in state {entry['s']}" if extra else ""
 
 
 def _known_date(value: str, dates: dict[str, bool]) -> bool:

@@ -86,7 +86,7 @@ def validate(path: str, plan: tuple[Plan, list[str]], hosts: Mapping[str, Any], 
     _state, before = read_text(path)
     ledger = read_ledger(before, os.path.basename(path))
     found = frozen(*plan, hosts, ledger, today)
-    return Update(Allocation(ledger, found.records, dict.fromkeys(EVENTS, ()), {}, found.warnings), before, before)
+    return Update(Allocation(ledger, found.places, dict.fromkeys(EVENTS, ()), {}, found.warnings), before, before)
 
 
 def read_text(path: str) -> tuple[FileState, str]:

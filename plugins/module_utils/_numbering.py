@@ -28,18 +28,31 @@ class Missing(NamedTuple):
     pool: str
     identity: str
     host: str
-    what: str
     class_name: str
+
+    @property
+    def what(self) -> str:
+        """What the index is for, in words."""
+        if self.level == CLASS:
+            return f"{self.host} (class {self.class_name})"
+        if self.level == POOL:
+            return f"{self.host} (delegated prefix of pool {self.pool.partition('/')[2]})"
+        return f"{self.identity} (vhost of {self.host})"
 
 
 @dataclass(frozen=True)
 class Numbering:
-    """The hosts' records, what the ledger lacks, and all errors and warnings."""
+    """The hosts' places in the plan, what the ledger lacks, and all errors and warnings."""
 
-    records: Mapping[str, dict[str, Any]]
+    places: Mapping[str, Place]
     missing: tuple[Missing, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The record of every host by its name."""
+        return records(self.places)
 
 
 def frozen(plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger: Ledger, today: str = "") -> Numbering:
@@ -54,20 +67,20 @@ def frozen(plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger
     ]
     errors = [*problems, *_validate.problems(plan), *ledger.problems, *found.problems]
     if plan.skip_missing:
-        found = Numbering(found.records, found.missing, found.problems, (*found.warnings, *lacking))
+        found = Numbering(found.places, found.missing, found.problems, (*found.warnings, *lacking))
     else:
         errors += lacking
     if errors:
         raise InputError(errors)
     warnings = _validate.heard(plan, [*_validate.warnings(plan), *found.warnings])
-    return Numbering(found.records, found.missing, (), tuple(warnings))
+    return Numbering(found.places, found.missing, (), tuple(warnings))
 
 
 def allocate(hosts: object, config: object, ledger: Ledger) -> dict[str, dict[str, Any]]:
     """Return the record of each of HOSTS (name to {groups, variables...}) by the plan file's mapping CONFIG."""
     plan, problems = read_plan(config)
     usable, wrong = readable_hosts(hosts)
-    return dict(frozen(plan, [*problems, *wrong], usable, ledger).records)
+    return frozen(plan, [*problems, *wrong], usable, ledger).records
 
 
 def readable_hosts(hosts: object) -> tuple[Mapping[str, Any], list[str]]:
@@ -90,7 +103,7 @@ def number(plan: Plan, hosts: Mapping[str, Any], ledger: Ledger, today: str = ""
     for name in sorted(hosts):
         work.host(name)
     work.count()
-    return Numbering(work.records, tuple(work.missing), tuple(work.problems), tuple(work.warnings))
+    return Numbering(work.places, tuple(work.missing), tuple(work.problems), tuple(work.warnings))
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,16 @@ class _Layout:
     on_link: bool
     links: tuple[tuple[int, str, str], ...]  # address with index 0, the network, the class's prefix
     disputed: int  # the index that RFC 6164 section 6 counts to the reserved range and does not; else -1
+
+
+class Place(NamedTuple):
+    """Where a host is in the plan; its record is made of it only where one is wanted."""
+
+    layout: _Layout
+    identity: str
+    number: int  # the index in its class
+    prefix: Prefix | None
+    vhosts: dict[str, str]
 
 
 class Claim(NamedTuple):
@@ -118,13 +141,15 @@ class Work:
 
     def __init__(self, plan: Plan, ledger: Ledger, hosts: Mapping[str, Any], today: str) -> None:
         self.plan, self.ledger, self.hosts, self.today = plan, ledger, hosts, today
-        self.records: dict[str, dict[str, Any]] = {}
+        self.places: dict[str, Place] = {}
         self.missing: list[Missing] = []
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.layouts = {name: self.layout(entry) for name, entry in plan.classes.items()}
         self.claims: dict[tuple[str, int], Claim] = {}  # by ledger pool and index
         self.identities: dict[str, str] = {}
+        self.known: dict[str, tuple[_Layout, str]] = {}
+        self.members: dict[tuple[str, ...], str | None] = {}  # class by groups; None: not in the fleet
         self.used: set[tuple[str, str]] = set()  # ledger pool and identity of the ledger's records in use
         for entry in plan.classes.values():
             for identity, index in entry.pins.items():
@@ -166,14 +191,12 @@ class Work:
         self.problems.append(f"{code} {message}")
 
     def host(self, name: str) -> None:
+        known = self.known.get(name) or self.introduce(name)
+        if known is None:
+            return
+        layout, identity = known
         variables = self.hosts[name]
         groups = variables["groups"]
-        if not self.plan.exclude.isdisjoint(groups):
-            return
-        class_name, identity = self.class_of(name, groups), self.identity(name, variables)
-        if class_name not in self.layouts or identity is None:
-            return
-        layout = self.layouts[class_name]
         entry = layout.entry
         index = self.index(entry, name, identity, variables)
         if index is None or not self.claim_index(layout, index, name, identity):
@@ -182,9 +205,9 @@ class Work:
             self.problems += _validate.unusable(entry, self.plan.networks[entry.network], index, name)
         if index == layout.disputed:
             reason = "RFC 6164 section 6 counts it to the subnet anycast addresses in one place of two"
-            self.warnings.append(f"W315 {class_name}/{name}: {text(layout.links[0][0] | index)}: {reason}; avoid it")
+            self.warnings.append(f"W315 {entry.name}/{name}: {text(layout.links[0][0] | index)}: {reason}; avoid it")
         if index == 0:
-            self.warnings.append(f"W306 {class_name}/{name}: index 0 is the block's own address; choose another index")
+            self.warnings.append(f"W306 {entry.name}/{name}: index 0 is the block's own address; choose another index")
         prefix = None
         if entry.delegate and (entry.delegate.groups is None or not entry.delegate.groups.isdisjoint(groups)):
             prefix = self.delegated(entry, entry.delegate, name, identity, index)
@@ -192,9 +215,27 @@ class Work:
                 return
         elif not self.plan.mail_groups.isdisjoint(groups):
             reason = "sends mail (mail_groups) and has no delegated prefix, so a blocklist would list its whole network"
-            self.problem("E212", f"{name}: {reason}; give classes.{class_name} a delegate for it")
+            self.problem("E212", f"{name}: {reason}; give classes.{entry.name} a delegate for it")
         vhosts = self.vhosts(entry, name, identity, prefix, variables)
-        self.records[name] = _record(layout, index, prefix, vhosts)
+        self.places[name] = Place(layout, identity, index, prefix, vhosts)
+
+    def introduce(self, name: str) -> tuple[_Layout, str] | None:
+        """Return the class and the identity of a host that is in one class."""
+        variables = self.hosts[name]
+        groups = variables["groups"]
+        key = tuple(groups)
+        if key not in self.members:
+            self.members[key] = self.class_of(name, groups) if self.plan.exclude.isdisjoint(groups) else None
+        elif self.members[key] == "":
+            self.class_of(name, groups)  # for its problem
+        class_name = self.members[key]
+        if class_name is None:
+            return None
+        identity = self.identity(name, variables)
+        if class_name not in self.layouts or identity is None:
+            return None
+        self.known[name] = self.layouts[class_name], identity
+        return self.known[name]
 
     def class_of(self, name: str, groups: Iterable[str]) -> str:
         found = {self.plan.membership[group]: group for group in groups if group in self.plan.membership}
@@ -233,8 +274,7 @@ class Work:
         if entry.kind == "pinned":
             self.problem("E209", f"{entry.name}/{name}: has no pin; add classes.{entry.name}.pins.{identity}")
             return None
-        missing = Missing(CLASS, entry.ledger_pool, identity, name, f"{name} (class {entry.name})", entry.name)
-        return self.ledger_index(entry.bits, missing)
+        return self.ledger_index(entry.bits, Missing(CLASS, entry.ledger_pool, identity, name, entry.name))
 
     def location(self, entry: HostClass, name: str, variables: Mapping[str, Any]) -> int | None:
         index, complete = 0, True
@@ -250,7 +290,7 @@ class Work:
 
     def ledger_index(self, bits: int, missing: Missing) -> int | None:
         """Return the index in the ledger, or None and note what is MISSING."""
-        key = missing.pool, missing.identity
+        key = missing[1:3]  # pool and identity
         index = self.ledger.indices.get(key)
         if index is None:
             self.missing.append(missing)
@@ -297,8 +337,7 @@ class Work:
         pool = self.plan.pools[rule.pool]
         number: int | None = index
         if rule.index != "same":
-            what = f"{name} (delegated prefix of pool {pool.name})"
-            number = self.ledger_index(pool.bits, Missing(POOL, f"pool/{pool.name}", identity, name, what, entry.name))
+            number = self.ledger_index(pool.bits, Missing(POOL, f"pool/{pool.name}", identity, name, entry.name))
         if number is None or number >> pool.bits:
             return None
         prefix = pool.prefix.subnet(pool.length, number)
@@ -329,28 +368,29 @@ class Work:
             self.problem("E209", f"{name}: {reason}")
             return {}
         found: dict[int, str] = {}
+        shift, pool = 128 - rule.length, f"vhost/{identity}"
+        whole = Prefix(prefix.value, 64)
         for vhost in sorted(names, key=str):
             pinned = names[vhost] if isinstance(names, Mapping) else None
-            missing = Missing(VHOST, f"vhost/{identity}", str(vhost), name, f"{vhost} (vhost of {name})", entry.name)
-            index = self.vhost_index(rule, missing, vhost, pinned)
+            index = self.vhost_index(rule, Missing(VHOST, pool, vhost, name, entry.name), pinned)
             if index is None:
                 continue
-            block = Prefix(prefix.value, 64).subnet(rule.length, index)
-            if reserved(block.value & (1 << 64) - 1, block.last & (1 << 64) - 1):
+            if reserved(index << shift, (index + 1 << shift) - 1):
                 width = -(-(rule.length - 64) // 4)
-                reason = f"contains reserved interface identifiers of {Prefix(prefix.value, 64)}, RFC 5453"
+                reason = f"contains reserved interface identifiers of {whole}, RFC 5453"
                 place = f"vhost {name}/{vhost}"
                 self.problem("E206", f"{place}: /{rule.length} index {index:0{width}x} is reserved ({reason})")
             elif index in found:
+                block = whole.subnet(rule.length, index)
                 self.problem("E208", f"{block} is claimed by vhosts {found[index]} and {vhost} of {name}; change one")
             else:
                 found[index] = vhost
-        subnets = {vhost: str(Prefix(prefix.value, 64).subnet(rule.length, index)) for index, vhost in found.items()}
-        return {vhost: subnets[vhost] for vhost in sorted(subnets)}
+        return {vhost: f"{text(whole.value | index << shift)}/{rule.length}" for index, vhost in found.items()}
 
-    def vhost_index(self, rule: Vhosts, missing: Missing, vhost: object, pinned: object) -> int | None:
-        """Return the index of VHOST: that which the host variable has, or that of the ledger."""
-        name, pool, bits = missing.host, missing.pool, rule.length - 64
+    def vhost_index(self, rule: Vhosts, missing: Missing, pinned: object) -> int | None:
+        """Return the index of the vhost that is MISSING unless the host variable or the ledger has it."""
+        _level, pool, vhost, name, class_name = missing
+        bits = rule.length - 64
         place = f"{name}: {rule.variable}"
         if not isinstance(vhost, str) or not NAME.fullmatch(vhost):
             self.problem("E209", f"{place}: {vhost!r} is not a name; use letters, digits, '_', '.' and '-'")
@@ -370,12 +410,12 @@ class Work:
         held = self.ledger.holders.get((pool, index))
         if held and held.identity != vhost and not self.pin_against(f"{name}/{vhost}", str(pin), held, forced):
             return None
-        self.claims.setdefault((pool, index), Claim(vhost, missing.class_name, pinned=True))
+        self.claims.setdefault((pool, index), Claim(vhost, class_name, pinned=True))
         return index
 
     def count(self) -> None:
         """Warn of networks and pools that get full."""
-        networks = Counter(self.plan.classes[record["class"]].network for record in self.records.values())
+        networks = Counter(place.layout.entry.network for place in self.places.values())
         for network, hosts in sorted(networks.items()):
             if self.plan.networks[network].on_link and hosts > NEIGHBOURS:
                 limit = f"more than {NEIGHBOURS}, Linux's default of net.ipv6.neigh.default.gc_thresh3"
@@ -417,6 +457,11 @@ def _field_value(field: Field, variables: Mapping[str, Any]) -> int:
         limit = f"{highest:x} as digits" if field.digits else str(highest)
         raise DualStackError(f"field {field.name}={value} does not fit in {field.bits} bits (0..{limit})")
     return result
+
+
+def records(places: Mapping[str, Place]) -> dict[str, dict[str, Any]]:
+    """Return the record of every host by its name, as the host variable has it."""
+    return {name: _record(place.layout, place.number, place.prefix, place.vhosts) for name, place in places.items()}
 
 
 def _record(layout: _Layout, index: int, prefix: Prefix | None, vhosts: dict[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from ._addresses import Prefix, kind, parse_address, parse_index, parse_interface, parse_prefix, suffix_text, text
@@ -103,12 +104,12 @@ class HostClass:
     forced: Mapping[str, str] = field(default_factory=dict)
     spelled: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Width of an index."""
         return 128 - self.block.length
 
-    @property
+    @cached_property
     def ledger_pool(self) -> str:
         """The name under which the ledger keeps this class's indices."""
         return f"{self.network}/{self.name}"

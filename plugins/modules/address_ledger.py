@@ -177,7 +177,7 @@ from ..module_utils._allocation import Request, parse_day
 from ..module_utils._errors import DualStackError
 from ..module_utils._ledger import public
 from ..module_utils._ledger_file import update, validate
-from ..module_utils._numbering import readable_hosts
+from ..module_utils._numbering import readable_hosts, records
 from ..module_utils._plan import read_plan
 
 try:
@@ -238,7 +238,7 @@ def _update(module: AnsibleModule) -> dict:
     return {
         "changed": found.before != found.after,
         "ledger": path,
-        "addresses": dict(found.allocation.records),
+        "addresses": records(found.allocation.places),
         "suggested_pins": dict(found.allocation.pins),
         "quarantined": sum(record.state == "q" for record in found.allocation.ledger.holders.values()),
         "diff": {"before": found.before, "after": found.after, "before_header": path, "after_header": path},
