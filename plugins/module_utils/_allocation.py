@@ -13,7 +13,7 @@ from typing import Any
 from . import _validate
 from ._addresses import IID_MASK, RESERVED, parse_address, parse_index, parse_interface, text
 from ._errors import DualStackError, InputError
-from ._ledger import Ledger, Record
+from ._ledger import Ledger, Record, uncollected
 from ._numbering import CLASS, POOL, Missing, Place, Work
 from ._plan import HostClass, Plan
 
@@ -49,6 +49,13 @@ def allocate(
     plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger: Ledger, request: Request
 ) -> Allocation:
     """Give every one of HOSTS what the ledger lacks. Any error, PROBLEMS of reading the plan included, raises all."""
+    with uncollected():
+        return _allocate(plan, problems, hosts, ledger, request)
+
+
+def _allocate(
+    plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger: Ledger, request: Request
+) -> Allocation:
     errors = [*problems, *_validate.problems(plan), *ledger.problems]
     book = _Book(plan, ledger, request.today)
     if not errors:

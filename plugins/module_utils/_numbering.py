@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from . import _validate
 from ._addresses import IID_MASK, Prefix, kind, parse_index, reserved, reverse_name, text
 from ._errors import DualStackError, InputError
-from ._ledger import Ledger, Record
+from ._ledger import Ledger, Record, uncollected
 from ._plan import IDENTITY, NAME, Delegate, Field, HostClass, Plan, Vhosts, behind, read_plan
 
 COMMAND = "ansible-playbook dualstack.fleet.plan"
@@ -99,10 +99,11 @@ def readable_hosts(hosts: object) -> tuple[Mapping[str, Any], list[str]]:
 
 def number(plan: Plan, hosts: Mapping[str, Any], ledger: Ledger, today: str = "") -> Numbering:
     """Number every one of HOSTS that can be numbered and tell all that is wrong with the others."""
-    work = Work(plan, ledger, hosts, today)
-    for name in sorted(hosts):
-        work.host(name)
-    work.count()
+    with uncollected():
+        work = Work(plan, ledger, hosts, today)
+        for name in sorted(hosts):
+            work.host(name)
+        work.count()
     return Numbering(work.places, tuple(work.missing), tuple(work.problems), tuple(work.warnings))
 
 
