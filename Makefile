@@ -82,6 +82,7 @@ clean: lab-down ## remove the lab and everything that was made in this folder
 
 .PHONY: python-tools lab-tools
 python-tools:
+	@mkdir -p build/ansible
 	@tests/lab/require python
 lab-tools:
 	@tests/lab/require lab
