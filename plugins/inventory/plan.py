@@ -195,6 +195,7 @@ classes:
 # With several prefixes in the network, `networks` is a list with the address-dependent keys for each.
 """
 
+import gc
 import json
 import os
 from datetime import date
@@ -239,10 +240,16 @@ class InventoryModule(BaseInventoryPlugin):
 
     def parse(self, inventory, loader, path, cache=True):
         super().parse(inventory, loader, path, cache)
+        # The garbage collector would look a thousand times through millions of new objects, all of which stay.
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             self._number(path)
         except DualStackError as error:
             raise AnsibleParserError(f"The address plan {path} is not usable:\n{error}") from None
+        finally:
+            if collecting:
+                gc.enable()
 
     def _number(self, path):
         plan, problems = read_plan(self.loader.load_from_file(path, cache="none"))
@@ -265,10 +272,12 @@ class InventoryModule(BaseInventoryPlugin):
         found = frozen(plan, problems, self._hosts(plan), ledger, today)
         for warning in [*found.warnings, *_ledger_as_source(path, file)]:
             self.display.warning(warning)
+        known = {}
         for name, record in found.records.items():
             # Not through the inventory, which would go through every string of every record once more.
-            self.inventory.hosts[name].set_variable("dualstack", _trusted(record))
-        self.inventory.set_variable("all", "dualstack_plan", _trusted(plan.summary(ledger.holders.values(), today)))
+            self.inventory.hosts[name].set_variable("dualstack", _trusted(record, known))
+        summary = plan.summary(ledger.holders.values(), today)
+        self.inventory.set_variable("all", "dualstack_plan", _trusted(summary, known))
 
     def _hosts(self, plan):
         """Return {name: its groups and the variables that the plan reads}."""
@@ -290,13 +299,21 @@ class InventoryModule(BaseInventoryPlugin):
         return {name: variables[name] for name in plan.variables if name in variables}
 
 
-def _trusted(value):
-    """Mark VALUE's strings as safe to export as they are: each was computed, or checked by the plan's rules."""
+def _trusted(value, known):
+    """Mark VALUE's strings as safe to export as they are: each was computed, or checked by the plan's rules.
+
+    Marking is much of what a plan costs in a large fleet, and hosts share most strings; KNOWN are those marked before.
+    """
+    if isinstance(value, str):
+        marked = known.get(value)
+        if marked is None:
+            marked = known[value] = trust_as_template(value)
+        return marked
     if isinstance(value, dict):
-        return {key: _trusted(entry) for key, entry in value.items()}
+        return {key: _trusted(entry, known) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_trusted(entry) for entry in value]
-    return trust_as_template(value) if isinstance(value, str) else value
+        return [_trusted(entry, known) for entry in value]
+    return value
 
 
 def _allocating():
