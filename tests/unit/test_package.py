@@ -42,7 +42,7 @@ def installed(tmp_path_factory):
 def test_the_tarball_holds_the_collection_and_nothing_else(installed):
     tops = {name.split("/")[0] for name in installed[1]}
     assert tops == {
-        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md",
+        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "docs",
         "inventories", "meta", "playbooks", "plugins", "roles",
     }  # fmt: skip
     assert not [name for name in installed[1] if "/lab" in name or ".pyc" in name]
