@@ -14,8 +14,8 @@ from typing import Any
 from ._allocation import EVENTS, Allocation, Request, allocate, widths
 from ._errors import DualStackError
 from ._files import FileState, read_file, write_file
-from ._ledger import read_ledger, render
-from ._numbering import frozen
+from ._ledger import public, read_ledger, render
+from ._numbering import frozen, records
 from ._plan import Plan
 
 POLL = 0.02  # flock(2) has no time limit of its own
@@ -57,6 +57,19 @@ class Update:
     allocation: Allocation
     before: str
     after: str
+
+    def result(self, path: str, plan: Plan, today: str) -> dict[str, Any]:
+        """Return what the caller of the module sees."""
+        held = self.allocation.ledger.holders.values()
+        return {
+            "changed": self.before != self.after,
+            "addresses": records(self.allocation.places),
+            "suggested_pins": dict(self.allocation.pins),
+            "plan": plan.summary(held, today),
+            "quarantined": sum(record.state == "q" for record in held),
+            "diff": {"before": self.before, "after": self.after, "before_header": path, "after_header": path},
+            **{name: [public(record) for record in found] for name, found in self.allocation.events.items()},
+        }
 
 
 def update(

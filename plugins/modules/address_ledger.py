@@ -11,7 +11,8 @@ version_added: 0.1.0
 description:
   - Gives every host and vhost of kind C(auto) an index in the ledger beside the plan, and never changes one that is
     there. The ledger is a file of JSON Lines for version control.
-  - Runs on the controller. The playbook C(dualstack.fleet.plan) is one call of it.
+  - Runs on the controller. The playbook C(dualstack.fleet.plan) calls it, with the options O(rename), O(move),
+    O(adopt), O(prune), O(prune_max) and O(gc) in the variables C(plan_rename) and so on.
   - All errors of plan, hosts and ledger are reported at once. Nothing is written when there is any.
   - The ledger is read again under a lock (C(flock) on a file beside it, named like it with C(.lock) behind), written
     to a temporary file, flushed to disk and renamed. A ledger that somebody changes meanwhile is not overwritten.
@@ -162,6 +163,10 @@ addresses:
   description: The record of every host by its name, as the host variable C(dualstack) has it in the next play.
   returned: success
   type: dict
+plan:
+  description: Networks, pools and classes with their prefixes, as in the variable C(dualstack_plan) of the next play.
+  returned: success
+  type: dict
 ledger:
   description: The file.
   returned: success
@@ -175,75 +180,66 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._allocation import Request, parse_day
 from ..module_utils._errors import DualStackError
-from ..module_utils._ledger import public
 from ..module_utils._ledger_file import update, validate
-from ..module_utils._numbering import readable_hosts, records
+from ..module_utils._numbering import readable_hosts
 from ..module_utils._plan import read_plan
 
 try:
     import yaml
 except ImportError:
     yaml = None
-    YAML_ERROR = traceback.format_exc()
+    MISSING = traceback.format_exc()
+
+
+SWITCH = {"type": "bool", "default": False}
+TEXT = {"required": True}
+MOVE = {"type": "list", "elements": "dict", "default": [], "options": {"pool": TEXT, "identity": TEXT, "index": TEXT}}
+CHANGES = {
+    "rename": {"type": "dict", "default": {}},
+    "move": MOVE,
+    "adopt": {"type": "dict", "default": {}},
+    "prune": SWITCH,
+    "prune_max": {"type": "int", "default": 0},
+    "gc": SWITCH,
+}
 
 
 def main() -> None:
-    text = {"required": True}
     module = AnsibleModule(
         argument_spec={
             "plan": {"type": "path", "required": True},
             "hosts": {"type": "dict", "required": True},
             "ledger": {"type": "path"},
             "state": {"choices": ["allocated", "validated"], "default": "allocated"},
-            "rename": {"type": "dict", "default": {}},
-            "move": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {"pool": text, "identity": text, "index": text},
-            },
-            "adopt": {"type": "dict", "default": {}},
-            "prune": {"type": "bool", "default": False},
-            "prune_max": {"type": "int", "default": 0},
-            "gc": {"type": "bool", "default": False},
             "today": {"default": ""},
             "lock_timeout": {"type": "float", "default": 30},
+            **CHANGES,
         },
         supports_check_mode=True,
     )
     if yaml is None:
-        module.fail_json(msg=missing_required_lib("PyYAML"), exception=YAML_ERROR)
+        module.fail_json(msg=missing_required_lib("PyYAML"), exception=MISSING)
     try:
-        module.exit_json(**_update(module))
+        result, warnings = _update(module.params, module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
+    for warning in warnings:
+        module.warn(warning)
+    module.exit_json(**result)
 
 
-def _update(module: AnsibleModule) -> dict:
-    wanted = module.params
+def _update(wanted: dict, check: bool) -> tuple:
     plan, problems = read_plan(_load(wanted["plan"]))
     path = wanted["ledger"] or os.path.join(os.path.dirname(os.path.abspath(wanted["plan"])), plan.ledger)
     hosts, wrong = readable_hosts(wanted["hosts"])
-    if not wanted["hosts"]:
-        wrong = ["E401 hosts: is empty; pass all hosts of the inventory"]
-    source, day = (plan, [*problems, *wrong]), parse_day(wanted["today"])
+    empty = [] if wanted["hosts"] else ["E401 hosts: is empty; pass all hosts of the inventory"]
+    source = plan, [*problems, *wrong, *empty]
+    request = Request(parse_day(wanted["today"]), **{name: wanted[name] for name in CHANGES})
     if wanted["state"] == "validated":
-        found = validate(path, source, hosts, day)
+        found = validate(path, source, hosts, request.today)
     else:
-        options = {name: wanted[name] for name in ("rename", "move", "adopt", "prune", "prune_max", "gc")}
-        limits = {"timeout": wanted["lock_timeout"], "check": module.check_mode}
-        found = update(path, source, hosts, Request(day, **options), **limits)
-    for warning in found.allocation.warnings:
-        module.warn(warning)
-    return {
-        "changed": found.before != found.after,
-        "ledger": path,
-        "addresses": records(found.allocation.places),
-        "suggested_pins": dict(found.allocation.pins),
-        "quarantined": sum(record.state == "q" for record in found.allocation.ledger.holders.values()),
-        "diff": {"before": found.before, "after": found.after, "before_header": path, "after_header": path},
-        **{name: [public(record) for record in records] for name, records in found.allocation.events.items()},
-    }
+        found = update(path, source, hosts, request, timeout=wanted["lock_timeout"], check=check)
+    return {"ledger": path, **found.result(path, plan, request.today)}, found.allocation.warnings
 
 
 def _load(path: str) -> object:

@@ -1,18 +1,24 @@
 """The plan as an inventory source: real sources through Ansible's own inventory manager."""
 
 import json
+import os
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 pytest.importorskip("ansible", minversion="2.17")
 
+from ansible import context
 from ansible.errors import AnsibleParserError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 from ansible.utils.display import Display
 
+ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = pathlib.Path(__file__).parents[2] / "inventories" / "example"
 PLAN = """\
 plugin: dualstack.fleet.plan
@@ -200,3 +206,63 @@ def test_the_example_inventory_is_sound():
     assert json.loads(json.dumps(records["ci2"]))["address"] == "2001:db8:100:1::b:9799"
     assert records["mx1"]["delegated_prefix"] == "2001:db8:201:25::/64"
     assert all(record["address"].startswith("2001:db8:100:1::") for record in records.values())
+
+
+OWN = str(ROOT / "playbooks" / "plan.yml")
+
+
+@pytest.mark.parametrize(
+    ("books", "allocating"),
+    [
+        (("dualstack.fleet.plan",), True),
+        ((OWN,), True),
+        (("dualstack.fleet.plan", "dualstack.fleet.convert"), False),
+        (("dualstack.fleet.convert",), False),
+        ((), False),
+    ],
+)
+def test_only_the_playbook_that_writes_the_ledger_is_spared_its_lack(fleet, monkeypatch, books, allocating):
+    monkeypatch.setattr(context, "CLIARGS", {"args": books})
+    files = {"01-hosts.yml": HOSTS + "    ci: {hosts: {ci1: {secret: 1}}}\n", "90-plan.yml": PLAN}
+    if not allocating:
+        assert failure(fleet, files)[1].startswith("E304 ci1")
+        return
+    found = fleet(files)
+    given = found.groups["all"].vars["dualstack_plan_input"]
+    assert given["plan"].endswith("/90-plan.yml")
+    hosts = json.loads(given["hosts"])
+    assert hosts["ci1"] == {"groups": ["all", "ci"]}
+    assert hosts["web1"] == {
+        "groups": ["all", "clients"],
+        "loc_rack": 3,
+        "loc_unit": 15,
+        "dualstack_vhosts": {"shop": "7"},
+    }
+    assert "dualstack" not in found.hosts["web1"].vars
+
+
+def test_a_playbook_of_ones_own_may_write_the_ledger_too(fleet, monkeypatch):
+    monkeypatch.setenv("DUALSTACK_ALLOCATE", "1")
+    assert "dualstack_plan_input" in fleet({"01-hosts.yml": HOSTS, "90-plan.yml": PLAN}).groups["all"].vars
+
+
+def test_a_new_host_is_one_new_line_of_the_diff(tmp_path):
+    copy = tmp_path / "example"
+    shutil.copytree(EXAMPLE, copy)
+    hosts = (copy / "01-hosts.yml").read_text()
+    (copy / "01-hosts.yml").write_text(hosts.replace("        ci1: {", "        ci3: {}\n        ci1: {"))
+    before = (copy / "addresses.jsonl").read_text()
+    playbook = pathlib.Path(sys.executable).with_name("ansible-playbook")
+    found = subprocess.run(
+        [playbook, "-i", copy, "dualstack.fleet.plan", "--check", "--diff"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    changes = [line for line in found.stdout.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert [(json.loads(line[1:])["id"], line[0]) for line in changes if line] == [("ci3", "+")]
+    assert "WARNING" not in found.stderr
+    assert (copy / "addresses.jsonl").read_text() == before
