@@ -72,6 +72,10 @@ demo-test: .venv/developer lab-tools ## the demonstration from the legacy state,
 bench: .venv/developer ## what the address plan costs, beside its limits and its peers, in build/bench/plan.json
 	@python tests/bench/plan.py
 
+.PHONY: fuzz
+fuzz: .venv/developer ## 10,000 damaged ledgers and plans, and 500 histories of a fleet: an error of ours or a clean load
+	DUALSTACK_FUZZ_CASES=10000 pytest tests/unit/test_allocation.py
+
 .PHONY: build
 build: .venv/controller ## the collection's tarball, in dist/
 	ansible-galaxy collection build --force --output-path dist
