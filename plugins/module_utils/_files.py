@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 STORE = "/var/lib/dualstack"
 EDITED = "edited"
@@ -25,8 +25,8 @@ class FileState:
     path: str
     content: bytes | None = None
     mode: int = 0o644
-    uid: int = 0
-    gid: int = 0
+    uid: int = field(default_factory=os.geteuid)
+    gid: int = field(default_factory=os.getegid)
 
     @property
     def digest(self) -> str:

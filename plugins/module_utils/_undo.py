@@ -84,8 +84,8 @@ def carry_out(record: dict, live: bool = True) -> list[str]:
     return problems
 
 
-def write(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
-    """Make the file PATH, atomically and durably."""
+def write(path: str, content: bytes, mode: int, uid: int = -1, gid: int = -1) -> None:
+    """Make the file PATH, atomically and durably; owner and group -1 are whoever runs this."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".dualstack-")
     with os.fdopen(handle, "wb") as stream:
