@@ -312,6 +312,19 @@ def test_vhosts_and_prefixes_follow_their_host(ledger):
     assert '"s":"q","t":"2026-01-02","u":"2026-03-03"' in content(ledger)  # 30 days
 
 
+def test_a_chosen_prefix_is_not_one_that_follows_from_an_index(ledger):
+    """Host z gets its prefix from the ledger, host a one after its index, which is chosen in the same run."""
+    first = start_of("pool/clients", "z", low=1)
+    shared = {
+        "build": {"start": "sequential", "static_band": first, "delegate": {"pool": "clients"}},
+        "located": {"delegate": {"pool": "clients", "index": "ledger"}},
+    }
+    plan = {**PLAN, "classes": {name: {**PLAN["classes"][name], **entry} for name, entry in shared.items()}}
+    found = records(run(ledger, {**fleet("a"), "z": {"groups": ["rack"], "unit": 1}}, plan).allocation.places)
+    assert found["a"]["delegated_prefix"] == f"2001:db8:200:{first:x}::/64"
+    assert found["z"]["delegated_prefix"] == f"2001:db8:200:{first + 1:x}::/64"
+
+
 def test_a_vhost_pool_gives_all_but_three_indices(ledger):
     names = [f"v{number}" for number in range(65533)]
     web = {"groups": ["clients"], "dualstack_vhosts": names}
