@@ -192,6 +192,13 @@ class Work:
         self.problems.append(f"{code} {message}")
 
     def host(self, name: str) -> None:
+        """Give a host its place, or note what is missing or wrong."""
+        try:
+            self.place(name)
+        except (ValueError, RecursionError) as error:  # an integer too long to be shown, a list that contains itself
+            self.problem("E209", f"{name}: a host variable cannot be read ({error}); correct it")
+
+    def place(self, name: str) -> None:
         known = self.known.get(name) or self.introduce(name)
         if known is None:
             return

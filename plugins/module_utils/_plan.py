@@ -211,7 +211,10 @@ def static_band(bits: int) -> int:
 
 def read_plan(config: object) -> tuple[Plan, list[str]]:
     """Return what could be read of a plan file's mapping, and all problems with the rest."""
-    return _Reader().plan(config)
+    try:
+        return _Reader().plan(config)
+    except (ValueError, RecursionError) as error:  # an integer too long to be shown, a list that contains itself
+        return Plan(), [f"E100 plan: cannot be read ({error}); correct the file"]
 
 
 class _Reader:

@@ -29,7 +29,7 @@ from module_utils._allocation import Request, parse_day
 from module_utils._errors import DualStackError, InputError
 from module_utils._ledger import read_ledger
 from module_utils._ledger_file import locked, update
-from module_utils._numbering import frozen, records
+from module_utils._numbering import frozen, readable_hosts, records
 from module_utils._plan import read_plan
 
 PLUGINS = str(pathlib.Path(__file__).parents[2] / "plugins")
@@ -689,11 +689,7 @@ def test_a_damaged_ledger_is_an_error_or_loads(damage, extra):
 
 
 values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(max_size=8)
-    | st.sampled_from(["::/0", "auto", "0", "10", "ci"]),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["::/0", "auto", "0", "ci"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=5,
 )
@@ -719,6 +715,30 @@ def test_any_plan_is_refused_or_allocates(path, value):
         return
     for each in records(found.allocation.places).values():
         assert not reserved(parse_address(each["address"]) & IID_MASK)
+
+
+@given(st.sampled_from(["dualstack_id", "dualstack_vhosts", "unit", "groups"]), values)
+@settings(max_examples=CASES // 5, deadline=None)
+def test_any_host_is_refused_or_allocates(key, value):
+    hosts = {"web1": {"groups": ["clients"], key: value}, "rack1": {"groups": ["rack"], "unit": 5, key: value}}
+    usable, wrong = readable_hosts(hosts)
+    plan, lines = read_plan(PLAN)
+    try:
+        update(f"{SCRATCH}/none.jsonl", (plan, [*lines, *wrong]), usable, Request(DAY), timeout=5, check=True)
+    except DualStackError as error:
+        assert str(error)
+
+
+def test_integers_too_long_to_be_shown_are_errors(ledger):
+    huge, endless = 1 << 20000, []
+    endless.append(endless)
+    assert problems(ledger, fleet("a"), {**PLAN, "production": huge})[0].startswith("E100 plan: cannot be read")
+    assert problems(ledger, fleet("a"), {**PLAN, "aggregate": endless})
+    hosts = {"r": {"groups": ["rack"], "unit": huge}, "w": {"groups": ["clients"], "dualstack_id": huge}}
+    assert [line.split("(")[0] for line in problems(ledger, hosts)] == [
+        "E209 r: a host variable cannot be read ",
+        "E209 w: a host variable cannot be read ",
+    ]
 
 
 def test_hosts_that_were_given_out_are_what_every_play_sees(ledger):
