@@ -121,12 +121,12 @@ class Cell:
         return self.size - len(self.names) - self.waiting - self.kept
 
 
-def draw(records: object, plan: object, title: str = "Address plan") -> str:
+def draw(records: object, plan: Any, title: str = "Address plan") -> str:
     """Return an SVG of the hosts' RECORDS in PLAN, the host variable ``dualstack_plan``."""
     hosts = records_by_name(records)
     try:
         networks, classes, pools = _blocks(plan)
-        delegating = {name: str(entry["pool"]) for name, entry in plan["classes"].items()}  # type: ignore[index]
+        delegating = {name: str(entry["pool"]) for name, entry in plan["classes"].items()}
     except (AttributeError, DualStackError, KeyError, TypeError, ValueError) as error:
         raise DualStackError(f"E100 plan: is not the host variable dualstack_plan ({error!r}); pass that") from error
     problems = []

@@ -19,7 +19,7 @@ dns = pytest.importorskip("dns", reason="missing capability: dnspython")
 for part in ("flags", "message", "query", "rcode", "rdatatype", "rrset", "tsig", "update", "zone"):
     pytest.importorskip(f"dns.{part}")
 
-from module_utils._nameserver import NameServer  # noqa: E402
+from module_utils._nameserver import NameServer  # noqa: E402 - needs dnspython, asked for above
 
 SECRET = "b25seSBmb3IgdGVzdHM="
 ZONE = "$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 300\n@ NS ns\nns A 192.0.2.53\n"
