@@ -81,7 +81,8 @@ build: .venv/controller ## the collection's tarball, in dist/
 	ansible-galaxy collection build --force --output-path dist
 
 .PHONY: clean
-clean: lab-down ## remove the lab and everything that was made in this folder
+clean: .venv/controller ## remove the lab, its images and everything that was made in this folder
+	@$(AS_ROOT) python tests/lab/lab.py forget
 	$(AS_ROOT) rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
 
 .PHONY: python-tools lab-tools

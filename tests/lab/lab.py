@@ -8,6 +8,7 @@ usage: lab.py up        make the lab anew, in its legacy state
        lab.py ensure    make it unless this checkout's lab is running
        lab.py down      remove the containers and networks that `up` made, nothing else
        lab.py images    only build the images that are not cached
+       lab.py forget    down, and remove the cached images
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ def build_images() -> None:
     wanted = [suite for suite in SUITES if not has_image(image_name(suite))]
     if not wanted:
         return
+    for leftover in BUILD.glob("image-*"):  # of a build that was killed
+        subprocess.run(privileged("rm", "-rf", str(leftover)), check=True)
     for place in (output("info", "-f", "{{.Store.GraphRoot}}"), str(BUILD)):
         free = shutil.disk_usage(place).free
         if free < IMAGE_BYTES:
@@ -259,6 +262,14 @@ def down() -> None:
     say(f"removed {len(ours)} containers and {len(networks)} networks")
 
 
+def forget() -> None:
+    down()
+    images = set(output("images", "--quiet", "--no-trunc", "--filter", "reference=localhost/dualstack-lab").split())
+    if images:
+        podman("rmi", "--force", *images)
+    say(f"removed {len(images)} cached images")
+
+
 def up() -> None:
     hosts = read_hosts()
     build_images()
@@ -319,6 +330,7 @@ def main(arguments: list[str]) -> int:
         "down": down,
         "ensure": lambda: say("already up") if is_running() else up(),
         "images": build_images,
+        "forget": forget,
     }
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
