@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 import threading
 
 import pytest
@@ -45,7 +46,7 @@ def server(address, kind=socket.SOCK_STREAM, answer=None):
             listener.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.skipif(__import__("sys").byteorder != "little", reason="the table above is of a little-endian machine")
+@pytest.mark.skipif(sys.byteorder != "little", reason="the table above is of a little-endian machine")
 def test_listening_sockets_are_read_from_the_kernel():
     assert listening(TCP6, 25) == ["::", "2001:db8::1"]
     assert listening(TCP6, 80) == ["2001:db8::3"]
