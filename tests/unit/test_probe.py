@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(not ipv6_here(), reason="missing capability: ::1
 class Server4(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 64
 
 
 class Server6(Server4):
@@ -203,9 +204,10 @@ class Crashing:
 
 
 def test_a_service_that_dies_of_ipv6_is_seen_and_waited_for():
+    begun = time.monotonic()
     result = ask(Crashing(0.2).port)
     assert result.verdict == "crashed"
-    assert 150 <= result.down_ms <= 500
+    assert 150 <= result.down_ms <= 1000 * (time.monotonic() - begun)
     assert "stops answering over IPv4 after an IPv6 connection" in result.detail
 
 
@@ -263,11 +265,21 @@ def test_a_name_server_answers_over_both(rcode, verdict):
 
 
 def test_targets_are_asked_at_the_same_time(serve):
-    port = serve(Silent, Silent)
-    begun = time.monotonic()
-    results = probe([Target(f"h{n}", "smtp", port, "127.0.0.1", ("::1",)) for n in range(20)], timeout=0.15)
-    assert time.monotonic() - begun < 1.0
+    together = threading.Barrier(20)
+
+    class Together(socketserver.BaseRequestHandler):
+        """Greets when all twenty are here: one after the other would wait for ever."""
+
+        def handle(self):
+            with contextlib.suppress(threading.BrokenBarrierError, OSError):
+                together.wait(10)
+                self.request.sendall(b"220 mx.example.net\r\n")
+                self.request.recv(100)
+
+    port = serve(Together, SMTP)
+    results = probe([Target(f"h{n}", "smtp", port, "127.0.0.1", ("::1",)) for n in range(20)], timeout=10)
     assert [result.target.name for result in results] == [f"h{n}" for n in range(20)]
+    assert {result.ipv4.ok for result in results} == {True}
 
 
 def test_results_are_grouped_by_host(serve):
