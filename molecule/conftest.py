@@ -10,6 +10,7 @@ import testinfra
 
 ROOT = pathlib.Path(__file__).parents[1]
 PODMAN = ["podman"] if os.geteuid() == 0 else ["sudo", "podman"]
+LAB = os.environ.get("DUALSTACK_LAB", "dualstack")
 MACHINES = {"web1": "bookworm", "web2": "trixie"}
 # A service waits for its client after the greeting; an answer ends when the service closes the connection.
 ASK = """
@@ -27,7 +28,11 @@ class Lab:
     """The hosts of the lab, and what the inventory knows of them."""
 
     root = ROOT
-    podman = PODMAN
+
+    def command(self, name, *words):
+        """Return the command line that runs WORDS, with a standard input, on the host NAME."""
+        self.used.add(name)
+        return [*PODMAN, "exec", "-i", f"{LAB}-{name}", *words]
 
     def __init__(self):
         self.used = set()
@@ -44,7 +49,7 @@ class Lab:
         """Return the testinfra host NAME, reached beside the networks under test."""
         self.used.add(name)
         sudo = "" if os.geteuid() == 0 else "?sudo=true"
-        return testinfra.get_host(f"podman://dualstack-{name}{sudo}")
+        return testinfra.get_host(f"podman://{LAB}-{name}{sudo}")
 
     def addresses(self, name):
         """Return the host's IPv4 address, its IPv6 address and, where it has a delegated prefix, the one inside."""
@@ -80,7 +85,7 @@ def reboot(lab):
     """A function that cuts the power of a host, starts it again and returns when it has booted."""
 
     def boot(name):
-        subprocess.run([*PODMAN, "restart", "-t", "0", f"dualstack-{name}"], check=True, capture_output=True)
+        subprocess.run([*PODMAN, "restart", "-t", "0", f"{LAB}-{name}"], check=True, capture_output=True)
         booted = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.2; done"
         lab(name).run_expect([0], f"timeout 60 sh -c '{booted}'")
 
@@ -95,6 +100,6 @@ def pytest_runtest_makereport(item, call):
         for name in sorted(item.funcargs["lab"].used):
             script = "systemctl --failed --no-legend --plain; journalctl -p warning -b -n 25 --no-pager"
             shown = subprocess.run(
-                [*PODMAN, "exec", f"dualstack-{name}", "sh", "-c", script], capture_output=True, text=True, check=False
+                [*PODMAN, "exec", f"{LAB}-{name}", "sh", "-c", script], capture_output=True, text=True, check=False
             )
             report.sections.append((f"journal of {name}", shown.stdout + shown.stderr))

@@ -20,7 +20,7 @@ import time
 import lab
 
 DEMO = lab.ROOT / "build" / "demo"
-UPSTREAM = "dualstack-upstream"
+UPSTREAM = f"{lab.PREFIX}upstream"
 TRAFFIC = "/run/traffic.py"
 # After publication customers go on for this long, so that mail has used the new names.
 AFTERWARDS = 8.0

@@ -9,6 +9,8 @@ usage: lab.py up        make the lab anew, in its legacy state
        lab.py down      remove the containers and networks that `up` made, nothing else
        lab.py images    only build the images that are not cached
        lab.py forget    down, and remove the cached images
+
+environment: DUALSTACK_LAB=NAME   another lab beside the first, with containers and networks called NAME-...
 """
 
 from __future__ import annotations
@@ -38,9 +40,11 @@ HERE = ROOT / "tests" / "lab"
 BUILD = ROOT / "build" / "lab"
 INVENTORY = ROOT / "inventories" / "lab" / "01-hosts.yml"
 
-LABEL = "dualstack.fleet.lab"
-PREFIX = "dualstack-"
-LOCK = "/var/lock/dualstack-lab"
+NAME = os.environ.get("DUALSTACK_LAB", "dualstack")
+LABEL = f"{NAME}.fleet.lab"
+PREFIX = f"{NAME}-"
+LOCK = f"/var/lock/{NAME}-lab"
+IMAGE_LOCK = "/var/lock/dualstack-lab-images"
 SUITES = {"bookworm": "12", "trixie": "13"}
 # Switches without addresses: the engine numbers nothing, and this machine has no route into the lab.
 NETWORKS = ("device", "uplink")
@@ -104,6 +108,11 @@ def has_image(name: str) -> bool:
 
 
 def build_images() -> None:
+    with locked(IMAGE_LOCK):
+        build_missing()
+
+
+def build_missing() -> None:
     wanted = [suite for suite in SUITES if not has_image(image_name(suite))]
     if not wanted:
         return
@@ -232,11 +241,63 @@ def wait_for_boot(container: str) -> None:
     )
 
 
+# --- hosts beside the lab --------------------------------------------------------------------------------------------
+
+
+class Scratch:
+    """A host with no network but its own, and every daemon of the image installed, none configured or started."""
+
+    addresses = ("192.0.2.10/24", "2001:db8::10/64")
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+    def run(self, *words: str, stdin: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess:
+        """Run WORDS in it as root."""
+        return podman("exec", "-i", self.container, *words, stdin=stdin, check=check)
+
+    def variables(self) -> dict[str, str]:
+        """Return what Ansible needs to reach it by SSH."""
+        relay = " ".join(privileged("podman", "exec", "-i", self.container, "socat", "-", "TCP4:127.0.0.1:22"))
+        return {
+            "ansible_host": self.container,
+            "ansible_user": "root",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_ssh_private_key_file": str(BUILD / self.container),
+            "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+            f" -o ProxyCommand='{relay}'",
+        }
+
+
+@contextlib.contextmanager
+def scratch(suite: str, name: str) -> Iterator[Scratch]:
+    """Boot a host called NAME from the image of SUITE, apart from the lab; remove it at the end."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    build_images()
+    host = Scratch(f"{PREFIX}scratch-{name}")
+    podman("rm", "-f", "-v", "-t", "0", "--ignore", host.container)
+    key = new_key(BUILD / host.container)
+    try:
+        podman(
+            *engine_flags(), "create", "--name", host.container, "--hostname", name,
+            "--label", f"{LABEL}.scratch={ROOT}",
+            "--systemd=always", "--network=none", "--no-hosts", "--cap-add", CAPABILITIES, *LIMITS, image_name(suite),
+        )  # fmt: skip
+        podman("cp", "-", f"{host.container}:/", stdin=pack([(HERE / "hosts" / "all", {"PUBLIC_KEY": key})]))
+        podman("start", host.container)
+        wait_for_boot(host.container)
+        for address in host.addresses:
+            host.run("ip", "address", "add", address, "dev", "lo")
+        yield host
+    finally:
+        podman("rm", "-f", "-v", "-t", "0", "--ignore", host.container)
+
+
 # --- the lab ----------------------------------------------------------------------------------------------------------
 
 
 def our_containers() -> dict[str, dict]:
-    """Return {name: inspection} of the containers that any checkout's lab has made."""
+    """Return {name: inspection} of the containers that any checkout has made for the lab of this name."""
     names = output("ps", "-a", "--filter", f"label={LABEL}", "--format", "{{.Names}}").split()
     return {item["Name"]: item for item in json.loads(output("inspect", *names))} if names else {}
 
@@ -293,14 +354,18 @@ def up() -> None:
     say(f"{len(hosts)} hosts are up, IPv4-only")
 
 
-def new_secrets() -> dict[str, str]:
-    """Make the lab's key, mail password and TSIG secret anew; they never leave this checkout's build directory."""
-    key = BUILD / "id_ed25519"
+def new_key(key: pathlib.Path) -> str:
+    """Make the SSH key at the path KEY anew and return its public half."""
     for path in (key, key.with_suffix(".pub")):
         path.unlink(missing_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "dualstack-lab", "-f", str(key)], check=True)
+    return key.with_suffix(".pub").read_text().strip()
+
+
+def new_secrets() -> dict[str, str]:
+    """Make the lab's key, mail password and TSIG secret anew; they never leave this checkout's build directory."""
     values = {
-        "PUBLIC_KEY": key.with_suffix(".pub").read_text().strip(),
+        "PUBLIC_KEY": new_key(BUILD / "id_ed25519"),
         "PASSWORD": secrets.token_urlsafe(12),
         "TSIG": base64.b64encode(secrets.token_bytes(32)).decode(),
     }
@@ -311,12 +376,12 @@ def new_secrets() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """The names of the lab are this machine's: its runs wait for each other, whoever started them."""
+def locked(path: str) -> Iterator[None]:
+    """The names of a lab and of the images are this machine's: runs wait for each other, whoever started them."""
     try:
-        handle = os.open(LOCK, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        handle = os.open(LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -337,7 +402,7 @@ def main(arguments: list[str]) -> int:
         return 2
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
-        with one_at_a_time():
+        with locked(LOCK):
             actions[arguments[0]]()
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)

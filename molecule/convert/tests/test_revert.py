@@ -19,9 +19,7 @@ def reverted(lab):
 @pytest.mark.parametrize("name", HOSTS)
 def test_the_host_is_what_it_was(lab, name):
     script = (lab.root / "molecule" / "convert" / "inventory-of-host").read_text()
-    subprocess.run(
-        [*lab.podman, "exec", "-i", f"dualstack-{name}", "sh", "-s", "after"], input=script, text=True, check=True
-    )
+    subprocess.run(lab.command(name, "sh", "-s", "after"), input=script, text=True, check=True)
     assert lab(name).run("diff /root/before /root/after").stdout == ""
 
 
