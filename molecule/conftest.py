@@ -63,6 +63,23 @@ class Lab:
         other = "web2" if name == "web1" else "web1"
         return [(name, "127.0.0.1"), (name, "::1")] + [(other, address) for address in self.addresses(name)]
 
+    def role(self, name, role, **variables):
+        """Run ROLE on the host NAME with VARIABLES; return its exit status and output."""
+        command = ["ansible", "-i", "inventories/lab", name, "-m", "ansible.builtin.include_role"]
+        command += ["-a", f"name=dualstack.fleet.{role}", "-e", json.dumps(variables)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def legacy(self, name, directory):
+        """Return {path: text} of what the host NAME had below DIRECTORY before any change."""
+        tree = ROOT / "tests" / "lab" / "hosts" / name
+        files = (path for path in sorted((tree / directory.strip("/")).rglob("*")) if path.is_file())
+        return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
+
+    def listeners(self, name):
+        """Return what the services of the host NAME listen on."""
+        return self(name).check_output("ss -Hltn | awk '{ print $4 }' | awk -F: '$NF < 10000' | sort").split()
+
     def greeting(self, client, address, port, say=""):
         """Return what the service at ADDRESS and PORT says to CLIENT first, or all of its answer to SAY."""
         return self(client).run(f'python3 -c "{ASK.format(address=address, port=port, say=say)}"').stdout
@@ -78,6 +95,17 @@ def lab():
 def machine(request):
     """The name of each client machine in turn: Debian 12, Debian 13."""
     return request.param
+
+
+@pytest.fixture
+def reverted(lab, machine, request):
+    """The machine as it was before the role under test, the scenario's name, which is applied again afterwards."""
+    role = request.path.parents[1].name
+    status, said = lab.role(machine, role, **{f"{role}_ipv6_state": "reverted"})
+    assert status == 0, said
+    yield machine
+    status, said = lab.role(machine, role)
+    assert status == 0, said
 
 
 @pytest.fixture

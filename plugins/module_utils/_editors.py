@@ -6,8 +6,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from . import _edit_apache, _edit_postfix
+from . import _edit_apache, _edit_nginx, _edit_postfix
 from ._edit_text import (
     Settings,
     additions,
@@ -23,15 +24,27 @@ from ._edit_text import (
     scalar,
     split_lines,
 )
+from ._edit_web import Read, Site, Socket
 from ._errors import InputError
 
 MAX_NAMESERVERS = 3  # MAXNS of resolv.conf(5): later ones are never asked
 DOVECOT_DEFAULTS = {"listen": ["*", "::"]}
 
 
+@dataclass(frozen=True)
+class Tree:
+    """A format whose files include each other: each function takes the first one, and reads the others itself."""
+
+    edit: Callable[[str, Read, Settings], dict[str, str]]
+    sites: Callable[[str, Read], list[Site]]
+    sockets: Callable[[str, Read], set[Socket]]
+
+
 def edit(form: str, text: str, settings: Settings) -> str:
     """Return TEXT of format FORM with SETTINGS; raise InputError with all problems."""
-    return FORMATS[form](text, settings)
+    if form in TREES:  # the text alone
+        return TREES[form].edit("", lambda _path: text, settings).get("", text)
+    return FILES[form](text, settings)
 
 
 def _lines(text: str, settings: Settings) -> str:
@@ -282,8 +295,7 @@ def _pureftpd_bind(text: str, settings: Settings) -> str:
     return "".join([lines[0].replace(f"{address},", ",", 1), *lines[1:]])
 
 
-FORMATS: dict[str, Callable[[str, Settings], str]] = {
-    "apache": _edit_apache.edit,
+FILES: dict[str, Callable[[str, Settings], str]] = {
     "dovecot": _dovecot,
     "key_value": _key_value,
     "lines": _lines,
@@ -292,3 +304,8 @@ FORMATS: dict[str, Callable[[str, Settings], str]] = {
     "resolv": _resolv,
     "varnishd": _varnishd,
 }
+TREES = {
+    "apache": Tree(_edit_apache.edit, _edit_apache.sites, _edit_apache.sockets),
+    "nginx": Tree(_edit_nginx.edit, _edit_nginx.sites, _edit_nginx.sockets),
+}
+FORMATS = (*FILES, *TREES)

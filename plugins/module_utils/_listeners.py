@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
@@ -27,6 +28,13 @@ _ANSWERED = (0, 3)  # NOERROR, NXDOMAIN: any other response code makes a client 
 RCODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
 # Every recursive server has this zone itself (RFC 6303, section 4.2): the answer needs no other server.
 LOCAL_ZONE = "127.in-addr.arpa"
+
+
+class Check(Protocol):
+    """What can be asked again until it holds."""
+
+    def problem(self) -> str:
+        """Return what is wrong, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,7 @@ def _labels(name: str) -> bytes:
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
 
-def await_all(checks: Sequence[Listener | Resolver], limit: float, given_up: Callable[[], str]) -> str:
+def await_all(checks: Sequence[Check], limit: float, given_up: Callable[[], str]) -> str:
     """Wait until all CHECKS hold in one round; return the first problem when LIMIT seconds are over.
 
     GIVEN_UP says why waiting is useless (the unit has failed), or nothing.

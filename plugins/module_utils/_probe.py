@@ -9,6 +9,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ PORTS = {
     "pop3": 110,
     "ftp": 21,
     "http": 80,
+    "https": 443,
     "ssh": 22,
     "dns": 53,
     "tcp": None,
@@ -272,17 +274,17 @@ def _judge(trial: _Trial, lame: dict[int, str]) -> Result:
         broken = [*failed, *([] if ipv4.ok else [ipv4])]
         detail = f"{service}: " + "; ".join(f"{_at(a.address, target.port)}: {a.error}" for a in broken)
     else:
-        other = next((answer for answer in ipv6 if not _alike(answer, ipv4, trial.again)), None)
+        other = next((answer for answer in ipv6 if not alike(answer, ipv4, trial.again)), None)
         if other is not None:
             verdict = "differs"
             detail = (
-                f"{service}: {_at(ipv4.address, target.port)} says {_said(ipv4)}, "
-                f"but {_at(other.address, target.port)} says {_said(other)}"
+                f"{service}: {_at(ipv4.address, target.port)} says {said(ipv4)}, "
+                f"but {_at(other.address, target.port)} says {said(other)}"
             )
     return Result(target, verdict, detail, ipv4, ipv6, trial.again, trial.down_ms)
 
 
-def _alike(answer: Answer, ipv4: Answer, again: Answer | None) -> bool:
+def alike(answer: Answer, ipv4: Answer, again: Answer | None) -> bool:
     """Tell whether ANSWER says what IPV4 said. A body that changes by itself over IPv4 proves nothing."""
     if answer.signature != ipv4.signature:
         return False
@@ -290,7 +292,7 @@ def _alike(answer: Answer, ipv4: Answer, again: Answer | None) -> bool:
     return moving or answer.sha256 == ipv4.sha256
 
 
-def _said(answer: Answer) -> str:
+def said(answer: Answer) -> str:
     return f"{answer.banner!r}" + (f" (body {answer.sha256[:12]})" if answer.sha256 else "")
 
 
@@ -341,6 +343,8 @@ def _dialogue(target: Target, address: str, deadline: float) -> Answer:
             return Answer(address, True)
         if target.protocol == "http":
             return _http(handle, target, address, deadline)
+        if target.protocol == "https":
+            return _https(handle, target, address, deadline)
         return _greeting(handle, target, address, deadline)
 
 
@@ -410,6 +414,16 @@ def _http(handle: socket.socket, target: Target, address: str, deadline: float) 
         sha256=hashlib.sha256(body).hexdigest(),
         signature=(str(response.status), place.replace(f"[{address}]", "ADDRESS").replace(address, "ADDRESS")),
     )
+
+
+def _https(handle: socket.socket, target: Target, address: str, deadline: float) -> Answer:
+    """The certificate is part of what must be the same; whether it is valid is not asked."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with context.wrap_socket(handle, server_hostname=target.host_header or target.name) as session:
+        certificate = session.getpeercert(binary_form=True) or b""
+        answer = _http(session, target, address, deadline)
+    return replace(answer, signature=(*answer.signature, hashlib.sha256(certificate).hexdigest()))
 
 
 def _dns(target: Target, address: str, deadline: float) -> Answer:

@@ -17,13 +17,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Union
 
 from ._command import Outcome, argv, run
-from ._editors import FORMATS, edit
+from ._edit_web import Read, overlap
+from ._editors import FORMATS, TREES, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Listener, Resolver, await_all
 from ._resolv_writer import writer
+from ._sites import SiteCheck
+from ._sites import checks as site_checks
 
 WAIT = 15.0  # seconds for the listeners after the last command
 JOURNAL_LINES = 15
@@ -35,6 +39,7 @@ _NOT_INSTALLED = (
 HIDDEN = "(content hidden)\n"
 
 Command = tuple[str, ...]
+Check = Union[Listener, Resolver, SiteCheck]
 Params = Mapping[str, object]
 
 
@@ -54,15 +59,21 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request; ``checks`` are waited for, ``commands`` must end with status 0."""
+    """A checked request; ``checks`` are waited for, ``commands`` must end with status 0.
+
+    ``restart`` is run instead of ``apply`` when a listener takes the place of another, which a reload cannot bind.
+    """
 
     name: str
     files: tuple[Wanted, ...] = ()
     validate: tuple[Command, ...] = ()
     apply: tuple[Command, ...] = ()
+    restart: tuple[Command, ...] = ()
     checks: tuple[Listener | Resolver, ...] = ()
+    sites: bool = False
     commands: tuple[Command, ...] = ()
     unit: str = ""
+    log: str = ""
     reverted: bool = False
     wait: float = WAIT
 
@@ -109,9 +120,9 @@ def parse(params: Params) -> Request:
     commands: list[Command] = []
     for place, entry in _entries(params, "verify"):
         _check(entry, place, checks, commands, problems)
-    validate, apply = (
+    validate, apply, restart = (
         tuple(_command(value, f"{step}[{index}]", problems) for index, value in enumerate(_list(params, step)))
-        for step in ("validate", "apply")
+        for step in ("validate", "apply", "restart")
     )
     if problems:
         raise InputError(problems)
@@ -120,9 +131,12 @@ def parse(params: Params) -> Request:
         files,
         validate,
         apply,
+        restart,
         checks=tuple(checks),
         commands=tuple(commands),
+        sites=any(entry.get("sites") for _place, entry in _entries(params, "verify")),
         unit=str(params.get("unit") or ""),
+        log=str(params.get("log") or ""),
         reverted=params.get("state") == "reverted",
     )
 
@@ -189,11 +203,13 @@ def _check(
     commands: list[Command],
     problems: list[str],
 ) -> None:
-    kinds = [kind for kind in ("port", "command", "resolver") if kind in entry]
+    kinds = [kind for kind in ("port", "command", "resolver", "sites") if kind in entry]
     if len(kinds) != 1:
         problems.append(
-            f"{place}: needs exactly one of port, command and resolver, has {' and '.join(kinds) or 'none'}"
+            f"{place}: needs exactly one of port, command, resolver and sites, has {' and '.join(kinds) or 'none'}"
         )
+    elif kinds == ["sites"]:
+        pass
     elif kinds == ["command"]:
         commands.append(_command(entry["command"], f"{place}.command", problems))
     elif kinds == ["resolver"]:
@@ -234,7 +250,20 @@ def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
     """Return what REQUEST changes; UNDONE holds the files that a killed run left, as they were before it."""
     changes: dict[str, Change] = {}
     problems: list[str] = []
+
+    def now(path: str) -> FileState:
+        return changes[path].after if path in changes else undone.get(path) or _load(path)
+
     for wanted in request.files:
+        if wanted.form in TREES:
+            try:
+                for path, text in _tree(request, wanted, now).items():
+                    before = undone.get(path) or _load(path)
+                    after = replace(now(path), content=text.encode("utf-8", "surrogateescape"))
+                    changes[path] = Change(before, after, _load(path), wanted.show)
+            except InputError as error:
+                problems += error.problems
+            continue
         for path in _paths(wanted):
             try:
                 found = _load(path)
@@ -248,6 +277,28 @@ def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
     if problems:
         raise InputError(problems)
     return list(changes.values())
+
+
+def _tree(request: Request, wanted: Wanted, now: Callable[[str], FileState]) -> dict[str, str]:
+    """Return the changed texts of the files that WANTED's includes."""
+    path = os.path.realpath(wanted.path)
+    if now(path).content is None:
+        if wanted.optional:
+            return {}
+        raise InputError([_absent(request, wanted)])
+    return TREES[wanted.form].edit(path, _reader(now), wanted.settings)
+
+
+def _reader(state: Callable[[str], FileState]) -> Read:
+    def read(path: str) -> str | None:
+        content = state(path).content
+        return None if content is None else content.decode("utf-8", "surrogateescape")
+
+    return read
+
+
+def _absent(request: Request, wanted: Wanted) -> str:
+    return f"{wanted.path}: no such file. " + (wanted.missing or _NOT_INSTALLED.format(name=request.name))
 
 
 def _paths(wanted: Wanted) -> list[str]:
@@ -265,9 +316,7 @@ def _after(request: Request, wanted: Wanted, before: FileState) -> FileState:
     if before.content is None:
         if wanted.optional:
             return before
-        raise InputError(
-            [f"{wanted.path}: no such file. " + (wanted.missing or _NOT_INSTALLED.format(name=request.name))]
-        )
+        raise InputError([_absent(request, wanted)])
     text = before.content.decode("utf-8", "surrogateescape")
     edited = edit(wanted.form, text, wanted.settings).encode("utf-8", "surrogateescape")
     if wanted.form == "resolv" and edited != before.content:
@@ -353,6 +402,9 @@ class _Run:
         self.journal = Snapshots(request.name, root, "journal.json")
         self.began = time.time()
         self.ran: list[str] = []
+        self.checks: Sequence[Check] = request.checks
+        self.apply = request.apply
+        self.logged = _size(request.log)
 
     def execute(self, check_mode: bool) -> Result:
         request = self.request
@@ -369,19 +421,41 @@ class _Run:
         changes = [change for change in plan if not _same(change.before, change.after)]
         shown = [change for change in plan if not _same(change.found, change.after)]
         needed = bool(changes or killed or (request.reverted and kept))
+        self._look(plan, needed, check_mode)
         if not check_mode:
             self._recover(killed, undone, kept)
             if needed:
                 self._change(changes, killed)
             else:
                 self._verify_unchanged()
-        commands = [shlex.join(command) for command in (*request.validate, *request.apply)] if needed else []
+        commands = [shlex.join(command) for command in (*request.validate, *self.apply)] if needed else []
         return Result(
             bool(shown or killed or needed),
             tuple(change.after.path for change in shown),
             tuple(commands if check_mode else self.ran),
             tuple(_diff(change) for change in shown),
         )
+
+    def _look(self, plan: Sequence[Change], needed: bool, check_mode: bool) -> None:
+        """Read from the configuration which sites there are to ask, and whether a reload can bind its listeners."""
+        before, found, after = (
+            _reader(lambda path, states=states: states.get(path) or _load(path))  # type: ignore[misc]
+            for states in (
+                {change.before.path: change.before for change in plan},
+                {change.before.path: change.found for change in plan},
+                {change.before.path: change.after for change in plan},
+            )
+        )
+        for wanted in self.request.files:
+            path, tree = os.path.realpath(wanted.path), TREES.get(wanted.form)
+            if tree is None or after(path) is None:
+                continue
+            if self.request.sites and not check_mode:
+                self.checks = (*self.checks, *site_checks(tree.sites(path, after), needed))
+            if needed and self.request.restart:
+                old = tree.sockets(path, before) | tree.sockets(path, found)
+                if any(overlap(new, there) for new in tree.sockets(path, after) - old for there in old):
+                    self.apply = self.request.restart
 
     def _sweep(self, killed: Mapping[str, tuple[FileState, str]]) -> None:
         """Remove the temporary files of a killed run."""
@@ -430,7 +504,7 @@ class _Run:
             for change in changes:
                 command = f"write {change.after.path}"
                 write_file(change.after)
-            for step, commands in (("validate", request.validate), ("apply", request.apply)):
+            for step, commands in (("validate", request.validate), ("apply", self.apply)):
                 self._commands(step, commands)
             step = "verify"
             self._verify()
@@ -457,7 +531,7 @@ class _Run:
         return run(command)
 
     def _verify(self, only_ipv4: bool = False) -> None:
-        checks = _ipv4(self.request.checks) if only_ipv4 or self.request.reverted else self.request.checks
+        checks = _ipv4(self.checks) if only_ipv4 or self.request.reverted else self.checks
         reason = await_all(checks, self.request.wait, self._given_up)
         if reason:
             raise _Failure("verify", "", "\n".join(filter(None, [reason, self._words("verify")])))
@@ -468,7 +542,7 @@ class _Run:
         try:
             self._verify()
         except _Failure as failure:
-            again = " && ".join(shlex.join(command) for command in self.request.apply)
+            again = " && ".join(shlex.join(command) for command in self.apply)
             raise DualStackError(
                 f"{self.request.name}: {_told(failure)}\nThe files are as they should be and nothing was changed. The "
                 "service does not do what they say"
@@ -497,7 +571,7 @@ class _Run:
             self.began = time.time()
             if self.request.unit:  # failed starts in quick succession make systemd refuse the next one
                 run(["systemctl", "reset-failed", self.request.unit])
-            for command in self.request.apply:
+            for command in self.apply:
                 attempt(partial(self._commands, "apply", [command]))
             attempt(partial(self._verify, only_ipv4=True))
         if files_back:
@@ -530,8 +604,11 @@ class _Run:
 
     def _words(self, step: str) -> str:
         """Return what the daemon said since the run began; of a checker, which is no part of the unit, the warnings."""
-        if not self.request.unit:
-            return ""
+        said = ""
+        if self.request.log and step != "validate":
+            said = _added(self.request.log, self.logged)
+        if said or not self.request.unit:
+            return said
         choices = [["-p", "warning"]] if step == "validate" else [["-u", self.request.unit], ["-p", "warning"]]
         return next(filter(None, map(self._journal, choices)), "")
 
@@ -550,6 +627,21 @@ class _Run:
         return "\n".join(text.splitlines()[-JOURNAL_LINES:])
 
 
+def _size(path: str) -> int:
+    return os.path.getsize(path) if path and os.path.exists(path) else 0
+
+
+def _added(path: str, size: int) -> str:
+    """Return the last lines that were written to the log at PATH since it had SIZE; a smaller one is a new one."""
+    now = _size(path)
+    if not now:
+        return ""
+    with open(path, "rb") as stream:
+        stream.seek(size if now >= size else 0)
+        text = stream.read().decode("utf-8", "replace")
+    return "\n".join(list(dict.fromkeys(text.splitlines()))[-JOURNAL_LINES:])
+
+
 def _put_back(state: FileState) -> None:
     if not _same(read_file(state.path), state):  # on a full disk, what is still there cannot be written again
         write_file(state)
@@ -559,10 +651,11 @@ def _told(failure: _Failure) -> str:
     return f"{failure.step} failed" + (f": {failure.command}" if failure.command else "") + f": {failure.output}"
 
 
-def _ipv4(checks: Sequence[Listener | Resolver]) -> list[Listener | Resolver]:
+def _ipv4(checks: Sequence[Check]) -> list[Check]:
     """After going back only IPv4 can be asked for: the host may have had nothing else."""
-    return [
+    listeners: list[Check] = [
         replace(check, families=("ipv4",))
         for check in checks
         if isinstance(check, Listener) and "ipv4" in check.families
     ]
+    return listeners + [check.only_ipv4() for check in checks if isinstance(check, SiteCheck)]

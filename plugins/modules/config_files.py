@@ -65,16 +65,21 @@ options:
             brackets, host bits or a prefix shorter than /16, all of which Postfix takes in silence.
           - V(dovecot) is for assignments outside all sections, see C(doveconf -n). A missing C(listen) is both
             families.
-          - V(apache) has C(Listen) and C(VirtualHost); twins are put beside IPv4 literals, never where IPv6 is
-            served, and never beside loopback addresses. C(Listen) set to C(*) makes the wildcard of C(Listen
+          - V(apache) and V(nginx) are for the first file of a configuration, and edit those it includes too. Twins are
+            put beside IPv4 literals, never where IPv6 is served, and never beside loopback addresses.
+          - V(apache) has C(Listen) and C(VirtualHost). C(Listen) set to C(*) makes the wildcard of C(Listen
             0.0.0.0:PORT); C(VirtualHost) set to C(*) refuses sites that only IPv4 addresses name.
+          - V(nginx) has C(listen), for sites on IPv4 literals. A server block on all of IPv4 gets all of IPv6.
+          - Both have C(sites), a dictionary of the IPv6 addresses of single sites by their names, and C(networks), a
+            dictionary of IPv6 networks by the IPv4 networks that they belong to. With C(networks), lists of clients
+            get the IPv6 twins of what they name; a list of which no twin is known is refused.
           - V(resolv) has C(nameserver), see resolv.conf(5). Three servers at most, the first stays first.
           - V(varnishd) has C(listen), for the C(-a) options of a unit's ExecStart, see varnishd(1).
           - V(pureftpd_bind) has C(address), for the file C(Bind) of pure-ftpd-wrapper(8), where only no address at
             all is both families.
           - V(key_value) is for C(KEY=VALUE); V(lines) has C(add), for whole lines.
         type: str
-        choices: [apache, dovecot, key_value, lines, postfix, pureftpd_bind, resolv, varnishd]
+        choices: [apache, dovecot, key_value, lines, nginx, postfix, pureftpd_bind, resolv, varnishd]
       set:
         description: "Keys with their values; C({add: [WORD]}) adds the words that a list has not got."
         type: dict
@@ -103,10 +108,17 @@ options:
     type: list
     elements: raw
     default: []
+  restart:
+    description:
+      - Commands to run instead of O(apply) when a listener of V(apache) or V(nginx) takes the place of another, such
+        as a wildcard that of an address. A reload cannot bind it, and does not say so.
+    type: list
+    elements: raw
+    default: []
   verify:
     description:
       - What must hold afterwards. Outside check mode it is asked on every run, for at most 15 seconds.
-      - Each entry has exactly one of O(verify[].port), O(verify[].command) and O(verify[].resolver).
+      - Each entry has exactly one of O(verify[].port), O(verify[].command), O(verify[].resolver) and O(verify[].sites).
     type: list
     elements: dict
     default: []
@@ -143,11 +155,20 @@ options:
           default is a zone that each recursive server has itself (RFC 6303, section 4.2).
         type: str
         default: 127.in-addr.arpa
+      sites:
+        description:
+          - Ask each site of the V(apache) or V(nginx) configuration at each of its addresses by its own name. What
+            IPv6 answers must be what IPv4 answers, certificate included. When nothing changed, one site for each
+            listener is asked. A site with lists of clients may send this host away over one family.
+        type: bool
   unit:
     description:
       - Unit, or pattern of units, of the service. When it fails, waiting ends at once; its journal is part of an
         error.
     type: str
+  log:
+    description: File that the service writes its errors to, where the journal does not have them.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -243,6 +264,7 @@ CHECK = {
     "send": {"type": "str"},
     "command": {"type": "raw"},
     "resolver": {"type": "list", "elements": "str"},
+    "sites": {"type": "bool"},
     "name": {"type": "str", "default": "127.in-addr.arpa"},
 }
 
@@ -255,8 +277,10 @@ def main() -> None:
             "files": {"type": "list", "elements": "dict", "options": FILE, "default": []},
             "validate": {"type": "list", "elements": "raw", "default": []},
             "apply": {"type": "list", "elements": "raw", "default": []},
+            "restart": {"type": "list", "elements": "raw", "default": []},
             "verify": {"type": "list", "elements": "dict", "options": CHECK, "default": []},
             "unit": {"type": "str"},
+            "log": {"type": "path"},
         },
         supports_check_mode=True,
     )

@@ -28,11 +28,11 @@ options:
       protocol:
         description:
           - What the client says. V(tcp) only connects.
-          - V(http) compares status and body, V(dns) the response code and the number of answers, V(smtp) and
-            V(submission) the name in the greeting, V(ssh) the identification string.
+          - V(http) compares status and body, V(https) the certificate too, V(dns) the response code and the number of
+            answers, V(smtp) and V(submission) the name in the greeting, V(ssh) the identification string.
         type: str
         required: true
-        choices: [smtp, submission, imap, pop3, ftp, http, ssh, dns, tcp]
+        choices: [smtp, submission, imap, pop3, ftp, http, https, ssh, dns, tcp]
       port:
         description: Port of the service, 1 to 65535. Defaults to the registered port of O(targets[].protocol).
         type: int

@@ -307,10 +307,15 @@ def test_key_value_and_lines():
 
 
 SETTINGS = {
-    "apache": {"Listen": {"add": ["[2001:db8::1]", "[2001:db8::2]"]}, "VirtualHost": {"add": ["[2001:db8::1]"]}},
+    "apache": {
+        "Listen": {"add": ["[2001:db8::1]", "[2001:db8::2]"]},
+        "VirtualHost": {"add": ["[2001:db8::1]"]},
+        "networks": {"192.0.2.1": "2001:db8:1::/64"},
+    },
     "dovecot": {"listen": {"add": ["::"]}, "other": "1"},
     "key_value": {"A": "1 2"},
     "lines": {"add": ["a b", "c"]},
+    "nginx": {"listen": {"add": ["[2001:db8::1]"]}, "networks": {"192.0.2.1": "2001:db8:1::/64"}},
     "postfix": {"inet_protocols": "all", "list": {"add": ["a", "b"]}},
     "pureftpd_bind": {"address": ""},
     "resolv": {"nameserver": {"add": [X, Y]}},
@@ -325,6 +330,11 @@ PIECES = [
         "Listen ",
         "<VirtualHost ",
         "</VirtualHost>",
+        "Require ip ",
+        "server { ",
+        "listen 80;",
+        "allow 192.0.2.1;",
+        "; ",
         "192.0.2.1:80",
         "0.0.0.0:80",
         "[2001:db8::1]:80",
