@@ -13,7 +13,7 @@ author:
 short_description: One line for each state that a host reaches
 description:
   - Prints a line for each play (with the number of the wave where a play runs in several), a line for each state that a
-    host reaches, the full text of each failure, and one line of totals at the end.
+    host reaches, the full text of each failure, what a module skipped and why, and one line of totals at the end.
   - Enable it with C(ANSIBLE_STDOUT_CALLBACK=dualstack.fleet.progress).
 """
 
@@ -73,6 +73,10 @@ class CallbackModule(CallbackBase):
             task = result._task.get_name().strip()
             lines = "\n".join(_messages(result._result)) or "failed without a word"
             self._display.display(f"  {_place(result):<12} failed: {task}\n{lines}", color=C.COLOR_ERROR)
+
+    def v2_runner_on_skipped(self, result):
+        if result._result.get("msg"):  # a module's own words; a condition that does not hold has none
+            self._display.display(f"  {_place(result):<12} skipped: {result._result['msg']}", color=C.COLOR_SKIP)
 
     def v2_runner_on_unreachable(self, result):
         lines = "\n".join(_messages(result._result))

@@ -6,6 +6,7 @@ A check is tried again until it holds or the time is up, because a daemon may li
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -94,9 +95,22 @@ def targets(port: int, family: str) -> list[str]:
 
 def listening(table: str, port: int) -> list[str]:
     """Return the local addresses in TABLE (the text of /proc/net/tcp or tcp6) that listen on PORT."""
+    return list(dict.fromkeys(_address(row[1].split(":")[0]) for row in _rows(table, port)))
+
+
+def sockets(port: int, root: str = "/") -> set[str]:
+    """Return the inodes of the sockets that listen on PORT, of both families."""
+    found: set[str] = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), open(f"{root}proc/net/{table}", encoding="ascii") as stream:
+            found.update(row[9] for row in _rows(stream.read(), port))
+    return found
+
+
+def _rows(table: str, port: int) -> list[list[str]]:
     rows = (line.split() for line in table.splitlines()[1:])
-    local = (row[1].split(":") for row in rows if len(row) > 3 and row[3] == _LISTENING)
-    return list(dict.fromkeys(_address(address) for address, number in local if int(number, 16) == port))
+    listen = (row for row in rows if len(row) > 3 and row[3] == _LISTENING)
+    return [row for row in listen if int(row[1].split(":")[1], 16) == port]
 
 
 def _address(digits: str) -> str:

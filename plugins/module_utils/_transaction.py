@@ -25,6 +25,7 @@ from ._editors import FORMATS, TREES, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Listener, Resolver, await_all
+from ._manager import foreign
 from ._resolv_writer import writer
 from ._sites import SiteCheck
 from ._sites import checks as site_checks
@@ -35,6 +36,11 @@ JOURNAL_POLLS = 10
 JOURNAL_PAUSE = 0.05
 _NOT_INSTALLED = (
     "Where the service is not installed, take {name} out of the host's dualstack_services; otherwise correct the path"
+)
+_FOREIGN = (
+    "nothing was changed, because no process of the unit {unit} listens there: the files of this host are not those "
+    "that count. Convert the service where it is managed, or stop that one and start the unit, or take {name} out of "
+    "the host's dualstack_services"
 )
 HIDDEN = "(content hidden)\n"
 
@@ -74,6 +80,7 @@ class Request:
     commands: tuple[Command, ...] = ()
     unit: str = ""
     log: str = ""
+    programs: tuple[str, ...] = ()
     reverted: bool = False
     wait: float = WAIT
 
@@ -96,6 +103,7 @@ class Result:
     files: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     diff: tuple[dict[str, str], ...] = ()
+    skipped: str = ""
 
 
 class _Failure(Exception):
@@ -137,6 +145,7 @@ def parse(params: Params) -> Request:
         sites=any(entry.get("sites") for _place, entry in _entries(params, "verify")),
         unit=str(params.get("unit") or ""),
         log=str(params.get("log") or ""),
+        programs=tuple(map(str, _list(params, "program"))),
         reverted=params.get("state") == "reverted",
     )
 
@@ -376,6 +385,9 @@ def _diff(change: Change) -> dict[str, str]:
 
 def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Result:
     """Carry out REQUEST; in check mode only read, and return what would happen."""
+    if request.programs and not any(map(os.path.exists, request.programs)):
+        no = " and no ".join(request.programs)
+        return Result(False, skipped=f"{request.name} is not installed here (no {no}): nothing to do")
     try:
         with contextlib.nullcontext() if check_mode else _lock(root):
             return _Run(request, root).execute(check_mode)
@@ -446,16 +458,22 @@ class _Run:
                 {change.before.path: change.after for change in plan},
             )
         )
+        ports = [check.port for check in self.request.checks if isinstance(check, Listener)]
         for wanted in self.request.files:
             path, tree = os.path.realpath(wanted.path), TREES.get(wanted.form)
             if tree is None or after(path) is None:
                 continue
+            ports += (int(port) for _address, port in tree.sockets(path, found) if port.isdigit())
             if self.request.sites and not check_mode:
                 self.checks = (*self.checks, *site_checks(tree.sites(path, after), needed))
             if needed and self.request.restart:
                 old = tree.sockets(path, before) | tree.sockets(path, found)
                 if any(overlap(new, there) for new in tree.sockets(path, after) - old for there in old):
                     self.apply = self.request.restart
+        others = foreign(ports, self.request.unit) if self.request.unit else []
+        if others:
+            advice = _FOREIGN.format(unit=self.request.unit, name=self.request.name)
+            raise InputError([f"{self.request.name}: {other}; {advice}" for other in others])
 
     def _sweep(self, killed: Mapping[str, tuple[FileState, str]]) -> None:
         """Remove the temporary files of a killed run."""

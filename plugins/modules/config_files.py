@@ -165,10 +165,17 @@ options:
     description:
       - Unit, or pattern of units, of the service. When it fails, waiting ends at once; its journal is part of an
         error.
+      - When others than this unit alone listen on one of O(verify[].port), such as a container or a supervisor, it is
+        they that run the service. That is refused before anything is written.
     type: str
   log:
     description: File that the service writes its errors to, where the journal does not have them.
     type: path
+  program:
+    description: Paths of the service's program. When none of them exists, the task is skipped in every O(state).
+    type: list
+    elements: path
+    default: []
 """
 
 EXAMPLES = r"""
@@ -186,6 +193,7 @@ EXAMPLES = r"""
     verify:
       - {port: 25, families: [ipv4, ipv6], expect: "^220 "}
     unit: postfix[.@]*
+    program: [/usr/sbin/postfix]
 
 - name: Put back the resolver's configuration
   dualstack.fleet.config_files:
@@ -194,6 +202,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+msg:
+  description: Why there was nothing to do.
+  returned: when skipped
+  type: str
+  sample: "postfix is not installed here (no /usr/sbin/postfix): nothing to do"
 files:
   description: Paths of the files that were changed, or would be in check mode.
   returned: success
@@ -281,6 +294,7 @@ def main() -> None:
             "verify": {"type": "list", "elements": "dict", "options": CHECK, "default": []},
             "unit": {"type": "str"},
             "log": {"type": "path"},
+            "program": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -288,6 +302,8 @@ def main() -> None:
         result = execute(parse(module.params), module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
+    if result.skipped:
+        module.exit_json(changed=False, skipped=True, msg=result.skipped)
     module.exit_json(
         changed=result.changed,
         files=list(result.files),

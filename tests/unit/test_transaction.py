@@ -115,6 +115,32 @@ def test_a_failure_puts_everything_back(world, value, step, words, changed_befor
     assert world.conf.read_text() == world.loaded == "# mine\na=1\n"
 
 
+@pytest.mark.parametrize("state", ["present", "reverted"])
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_what_is_not_installed_is_skipped_in_words(world, state, check_mode):
+    before = world.tree()
+    none = [str(world.directory / "a"), str(world.directory / "b")]
+    skipped = world.run(state=state, program=none, check_mode=check_mode)
+    assert (skipped.changed, skipped.skipped) == (
+        False,
+        f"x is not installed here (no {none[0]} and no {none[1]}): nothing to do",
+    )
+    assert world.tree() == before
+    assert not pathlib.Path(world.store).exists()
+    assert world.run(program=[none[0], str(world.script)]).changed
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_service_that_others_run_is_not_edited(world, check_mode):
+    before = world.tree()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=rf"x: port {port}: .* listens there .* unit x\.service"):
+            world.run(verify=[{"port": port}], unit="x.service", check_mode=check_mode)
+    assert world.tree() == before
+    assert not list(pathlib.Path(world.store).glob("*"))
+
+
 def test_a_rejected_file_never_reaches_the_service(world):
     with pytest.raises(DualStackError):
         world.run("invalid")
