@@ -91,6 +91,7 @@ class Snapshots:
 
     def __init__(self, name: str, root: str = STORE, record: str = "originals.json") -> None:
         self.path = os.path.join(root, name, record)
+        self.added: dict[str, object] = {}  # by path, what in a file is ours; a JSON value for whoever asks
 
     def load(self) -> dict[str, tuple[FileState, str]]:
         """Return {path: (original, digest of our last write)}; empty when nothing was kept."""
@@ -99,11 +100,13 @@ class Snapshots:
                 entries = json.load(stream)
         except FileNotFoundError:
             return {}
+        self.added = {entry["path"]: entry["added"] for entry in entries if "added" in entry}
         return {entry["path"]: (unpacked(entry), entry["ours"]) for entry in entries}
 
-    def keep(self, changes: list[tuple[FileState, FileState]]) -> None:
-        """Remember for each (before, after) the original, once, and what we are about to write."""
+    def keep(self, changes: list[tuple[FileState, FileState]], added: Mapping[str, object] | None = None) -> None:
+        """Remember for each (before, after) the original, once, and what we are about to write; with what is ADDED."""
         kept = self.load()
+        self.added.update(added or {})
         for before, after in changes:
             original, ours = kept.get(before.path, (before, before.digest))
             known = before.digest in (ours, original.digest)
@@ -114,7 +117,8 @@ class Snapshots:
         """Write the record KEPT as it is."""
         for directory in (os.path.dirname(os.path.dirname(self.path)), os.path.dirname(self.path)):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-        entries = [dict(packed(original), ours=ours) for original, ours in kept.values()]
+        added = {path: {"added": self.added[path]} for path in kept if path in self.added}
+        entries = [dict(packed(kept[path][0]), ours=kept[path][1], **added.get(path, {})) for path in kept]
         write_file(FileState(self.path, json.dumps(entries, indent=1).encode(), mode=0o600))
 
     def restore_points(self, kept: dict[str, tuple[FileState, str]]) -> None:

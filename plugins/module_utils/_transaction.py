@@ -19,6 +19,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Union
 
+from ._additions import Additions
+from ._additions import packed as packed_additions
+from ._additions import unpacked as unpacked_additions
 from ._command import Outcome, argv, run
 from ._edit_web import Read, overlap
 from ._editors import FORMATS, TREES, edit
@@ -255,7 +258,7 @@ def _load(path: str) -> FileState:
         raise InputError([f"{path}: cannot be read: {error.strerror}"]) from error
 
 
-def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
+def _plan(request: Request, undone: Mapping[str, FileState], additions: Additions) -> list[Change]:
     """Return what REQUEST changes; UNDONE holds the files that a killed run left, as they were before it."""
     changes: dict[str, Change] = {}
     problems: list[str] = []
@@ -266,7 +269,7 @@ def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
     for wanted in request.files:
         if wanted.form in TREES:
             try:
-                for path, text in _tree(request, wanted, now).items():
+                for path, text in _tree(request, wanted, now, additions).items():
                     before = undone.get(path) or _load(path)
                     after = replace(now(path), content=text.encode("utf-8", "surrogateescape"))
                     changes[path] = Change(before, after, _load(path), wanted.show)
@@ -278,7 +281,7 @@ def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
                 found = _load(path)
                 earlier = changes.get(found.path)
                 before = undone.get(found.path, found)
-                after = _after(request, wanted, earlier.after if earlier else before)
+                after = _after(request, wanted, earlier.after if earlier else before, additions)
                 show = wanted.show and (earlier is None or earlier.show)
                 changes[found.path] = Change(before, after, found, show)
             except InputError as error:
@@ -288,14 +291,19 @@ def _plan(request: Request, undone: Mapping[str, FileState]) -> list[Change]:
     return list(changes.values())
 
 
-def _tree(request: Request, wanted: Wanted, now: Callable[[str], FileState]) -> dict[str, str]:
+def _tree(request: Request, wanted: Wanted, now: Callable[[str], FileState], additions: Additions) -> dict[str, str]:
     """Return the changed texts of the files that WANTED's includes."""
     path = os.path.realpath(wanted.path)
     if now(path).content is None:
         if wanted.optional:
             return {}
         raise InputError([_absent(request, wanted)])
-    return TREES[wanted.form].edit(path, _reader(now), wanted.settings)
+    tree = TREES[wanted.form]
+    return additions.edit(_keys(wanted), lambda read: tree.edit(path, read, wanted.settings), _reader(now))
+
+
+def _keys(wanted: Wanted) -> list[str]:
+    return [f"{wanted.form} {key}" for key in wanted.settings]
 
 
 def _reader(state: Callable[[str], FileState]) -> Read:
@@ -316,7 +324,7 @@ def _paths(wanted: Wanted) -> list[str]:
     return sorted(glob.glob(wanted.path)) or ([] if wanted.optional else [wanted.path])
 
 
-def _after(request: Request, wanted: Wanted, before: FileState) -> FileState:
+def _after(request: Request, wanted: Wanted, before: FileState, additions: Additions) -> FileState:
     if wanted.content is not None:
         mode = before.mode if wanted.mode is None else wanted.mode
         return replace(before, content=wanted.content.encode(), mode=mode)
@@ -327,7 +335,14 @@ def _after(request: Request, wanted: Wanted, before: FileState) -> FileState:
             return before
         raise InputError([_absent(request, wanted)])
     text = before.content.decode("utf-8", "surrogateescape")
-    edited = edit(wanted.form, text, wanted.settings).encode("utf-8", "surrogateescape")
+
+    def change(read: Read) -> dict[str, str]:
+        old = read(before.path) or ""
+        new = edit(wanted.form, old, wanted.settings)
+        return {} if new == old else {before.path: new}
+
+    texts = additions.edit(_keys(wanted), change, lambda path: text if path == before.path else None)
+    edited = texts.get(before.path, text).encode("utf-8", "surrogateescape")
     if wanted.form == "resolv" and edited != before.content:
         reason = writer(before.path)
         if reason:
@@ -427,7 +442,8 @@ class _Run:
         kept = self._settled(killed)
         if request.reverted and not kept and not killed:
             return Result(False)
-        plan = _plan_revert(request, kept, undone) if request.reverted else _plan(request, undone)
+        additions = Additions(unpacked_additions(self.originals.added))
+        plan = _plan_revert(request, kept, undone) if request.reverted else _plan(request, undone, additions)
         planned = {change.before.path for change in plan}
         plan += [Change(before, before, _load(path)) for path, before in undone.items() if path not in planned]
         changes = [change for change in plan if not _same(change.before, change.after)]
@@ -437,7 +453,7 @@ class _Run:
         if not check_mode:
             self._recover(killed, undone, kept)
             if needed:
-                self._change(changes, killed)
+                self._change(changes, killed, packed_additions(additions.records()))
             else:
                 self._verify_unchanged()
         commands = [shlex.join(command) for command in (*request.validate, *self.apply)] if needed else []
@@ -510,7 +526,12 @@ class _Run:
             write_file(before)
         self.originals.restore_points(kept)
 
-    def _change(self, changes: Sequence[Change], killed: Mapping[str, tuple[FileState, str]]) -> None:
+    def _change(
+        self,
+        changes: Sequence[Change],
+        killed: Mapping[str, tuple[FileState, str]],
+        added: Mapping[str, object],
+    ) -> None:
         request, kept = self.request, self.originals.load()
         entries = {path: (before, before.digest) for path, (before, _after) in killed.items()}
         entries.update({change.before.path: (change.before, change.after.digest) for change in changes})
@@ -518,7 +539,7 @@ class _Run:
         try:
             self.journal.save(entries)
             if changes and not request.reverted:
-                self.originals.keep([(change.before, change.after) for change in changes])
+                self.originals.keep([(change.before, change.after) for change in changes], added)
             for change in changes:
                 command = f"write {change.after.path}"
                 write_file(change.after)

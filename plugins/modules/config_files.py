@@ -81,7 +81,10 @@ options:
         type: str
         choices: [apache, dovecot, key_value, lines, nginx, postfix, pureftpd_bind, resolv, varnishd]
       set:
-        description: "Keys with their values; C({add: [WORD]}) adds the words that a list has not got."
+        description:
+          - "Keys with their values; C({add: [WORD]}) adds the words that a list has not got."
+          - What an earlier run added for these keys and what is not wanted any more is removed, such as the networks
+            of a former prefix. What somebody else wrote stays.
         type: dict
       mode:
         description: Permissions, such as V('0644'). Left out, an existing file keeps its own and a new one has

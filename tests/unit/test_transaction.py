@@ -197,6 +197,37 @@ def test_a_service_that_does_not_follow_its_unchanged_files_is_an_error(world):
         world.run()
 
 
+def added(world, word):
+    return [{"path": str(world.conf), "format": "lines", "set": {"add": [word]}}]
+
+
+def test_an_addition_that_is_no_longer_wanted_goes_and_the_way_back_stays_exact(world):
+    before = world.tree()
+    world.run(files=added(world, "old"))
+    with pytest.raises(DualStackError):
+        world.run(files=added(world, "crash"))
+    shown = world.run(files=added(world, "new"), check_mode=True)
+    assert world.run(files=added(world, "new")).diff == shown.diff
+    assert world.conf.read_text() == world.loaded == "# mine\na=1\nnew\n"
+    assert not world.run(files=added(world, "new")).changed
+    world.revert()
+    assert world.tree() == before
+
+
+def test_an_addition_is_known_after_a_kill_anywhere(tmp_path, monkeypatch):
+    for step in range(1, 40):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        world = World(directory)
+        world.run(files=added(world, "old"))
+        killed = kill_at(step, monkeypatch, lambda world=world: world.run(files=added(world, "new")))
+        world.run(files=added(world, "newer"))
+        assert world.conf.read_text() == world.loaded == "# mine\na=1\nnewer\n"
+        if not killed:
+            return
+    pytest.fail("the run has more steps than the test expects")
+
+
 def test_several_files_are_one_unit(world):
     drop_in, gone = world.directory / "new.d" / "y.conf", world.directory / "gone"
     gone.write_text("yes\n")
