@@ -195,7 +195,6 @@ classes:
 # With several prefixes in the network, `networks` is a list with the address-dependent keys for each.
 """
 
-import gc
 import json
 import os
 from datetime import date
@@ -223,8 +222,8 @@ else:
 
 
 from ..module_utils._errors import DualStackError, InputError
-from ..module_utils._ledger import read_ledger
-from ..module_utils._numbering import frozen
+from ..module_utils._ledger import read_ledger, uncollected
+from ..module_utils._numbering import frozen, records
 from ..module_utils._plan import read_plan
 
 PLAYBOOK = "dualstack.fleet.plan"
@@ -240,16 +239,11 @@ class InventoryModule(BaseInventoryPlugin):
 
     def parse(self, inventory, loader, path, cache=True):
         super().parse(inventory, loader, path, cache)
-        # The garbage collector would look a thousand times through millions of new objects, all of which stay.
-        collecting = gc.isenabled()
-        gc.disable()
         try:
-            self._number(path)
+            with uncollected():
+                self._number(path)
         except DualStackError as error:
             raise AnsibleParserError(f"The address plan {path} is not usable:\n{error}") from None
-        finally:
-            if collecting:
-                gc.enable()
 
     def _number(self, path):
         plan, problems = read_plan(self.loader.load_from_file(path, cache="none"))
@@ -272,48 +266,50 @@ class InventoryModule(BaseInventoryPlugin):
         found = frozen(plan, problems, self._hosts(plan), ledger, today)
         for warning in [*found.warnings, *_ledger_as_source(path, file)]:
             self.display.warning(warning)
-        known = {}
-        for name, record in found.records.items():
+        mark = _marking()
+        for name, record in records(found.places, mark).items():
             # Not through the inventory, which would go through every string of every record once more.
-            self.inventory.hosts[name].set_variable("dualstack", _trusted(record, known))
-        summary = plan.summary(ledger.holders.values(), today)
-        self.inventory.set_variable("all", "dualstack_plan", _trusted(summary, known))
+            self.inventory.hosts[name].set_variable("dualstack", record)
+        self.inventory.set_variable("all", "dualstack_plan", _marked(plan.summary(ledger.records, today), mark))
 
     def _hosts(self, plan):
         """Return {name: its groups and the variables that the plan reads}."""
         self.inventory.reconcile_inventory()  # Ansible makes "all" everyone's group only after the last source
+        wanted = plan.variables
         shared, hosts = {}, {}
         for name, host in self.inventory.hosts.items():
-            groups = sort_groups(host.get_groups())
-            key = frozenset(group.name for group in groups)
-            if key not in shared:
-                shared[key] = self._selected(plan, get_group_vars(groups), groups)
-                shared[key]["groups"] = sorted(key)
-            hosts[name] = {**shared[key], **self._selected(plan, host.vars, [host])}
+            key = tuple([group.name for group in host.get_groups()])
+            common = shared.get(key)
+            if common is None:
+                groups = sort_groups(host.get_groups())
+                common = self._selected(plan, wanted, get_group_vars(groups), groups)
+                common["groups"] = sorted(key)
+                shared[key] = common
+            own = self._selected(plan, wanted, host.vars, [host])
+            hosts[name] = {**common, **own} if own else common
         return hosts
 
-    def _selected(self, plan, variables, entities):
+    def _selected(self, plan, wanted, variables, entities):
         if plan.use_vars_plugins:
             sources = self.inventory.processed_sources
             variables = combine_vars(variables, get_vars_from_inventory_sources(self.loader, sources, entities, "all"))
-        return {name: variables[name] for name in plan.variables if name in variables}
+        return {name: variables[name] for name in wanted if name in variables}
 
 
-def _trusted(value, known):
-    """Mark VALUE's strings as safe to export as they are: each was computed, or checked by the plan's rules.
+def _marking():
+    """Return what marks a string as safe to export as it is: all were computed, or checked by the plan's rules.
 
-    Marking is much of what a plan costs in a large fleet, and hosts share most strings; KNOWN are those marked before.
+    Only an export tells the difference. Marking is half of what a plan costs in a large fleet, so plays do without.
     """
-    if isinstance(value, str):
-        marked = known.get(value)
-        if marked is None:
-            marked = known[value] = trust_as_template(value)
-        return marked
+    return str if context.CLIARGS and "export" not in context.CLIARGS else trust_as_template
+
+
+def _marked(value, mark):
     if isinstance(value, dict):
-        return {key: _trusted(entry, known) for key, entry in value.items()}
+        return {key: _marked(entry, mark) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_trusted(entry, known) for entry in value]
-    return value
+        return [_marked(entry, mark) for entry in value]
+    return mark(value) if isinstance(value, str) else value
 
 
 def _allocating():

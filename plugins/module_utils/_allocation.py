@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 from . import _validate
@@ -18,6 +19,7 @@ from ._numbering import CLASS, POOL, Missing, Place, Work
 from ._plan import HostClass, Plan
 
 FEWEST_GUARDED = 20
+BY_POOL = attrgetter("pool", "identity")
 EVENTS = ("added", "restored", "released", "renamed", "collected")
 
 
@@ -89,12 +91,12 @@ def _allocate(
 
 def widths(plan: Plan, ledger: Ledger) -> dict[str, int]:
     """Return the hexadecimal digits of an index in each pool of PLAN and, as far as it is known, of LEDGER."""
-    bits = {f"pool/{pool.name}": pool.bits for pool in plan.pools.values()}
+    bits = {pool.ledger_pool: pool.bits for pool in plan.pools.values()}
     bits.update((entry.ledger_pool, entry.bits) for entry in plan.classes.values())
     rules = [each.delegate.vhosts for each in plan.classes.values() if each.delegate and each.delegate.vhosts]
     if rules:
-        widest = max(rule.length - 64 for rule in rules)
-        bits.update((pool, widest) for pool, _index in ledger.holders if pool.startswith("vhost/"))
+        widest = max(rule.bits for rule in rules)
+        bits.update((pool, widest) for pool in ledger.holders if pool.startswith("vhost/"))
     return {pool: max(1, -(-number // 4)) for pool, number in bits.items()}
 
 
@@ -109,8 +111,8 @@ def _number_all(work: Work, book: _Book, names: list[str], usable: bool) -> None
         lacking, work.missing = work.missing, []
         if not usable or not lacking:
             return
-        level = min(each.level for each in lacking)
-        given = sorted((each for each in lacking if each.level == level), key=lambda each: each[1:3])
+        level = min({each.level for each in lacking})
+        given = sorted((each for each in lacking if each.level == level), key=BY_POOL)
         failed = book.give(given, work)
         names = sorted({each.host for each in lacking} - failed)
 
@@ -122,6 +124,7 @@ class _Space:
         self.pool, self.bits, self.size, self.start = pool, bits, 1 << bits, start
         self.low = min(max(1, low), self.size)
         self.barred = sorted(barred)
+        self.seed = f"dualstack/1\0{pool}\0".encode()
         self.after: dict[int, int] = {}  # a taken index, and one behind it from which to look on
         self.counter = 1
 
@@ -139,16 +142,14 @@ class _Space:
             index = self.sparse() if self.start == "sparse" else self.upward(identity)
         if index is None:
             index = self.free(0)
-        if index is None:
-            return None
-        self.take(index)
+        if index is not None:
+            self.after[index] = index + 1
         return index
 
     def upward(self, identity: str) -> int | None:
         first = self.low
         if self.start == "hash":
-            seed = f"dualstack/1\0{self.pool}\0{identity}".encode()
-            number = int.from_bytes(hashlib.sha256(seed).digest()[:8], "big")
+            number = int.from_bytes(sha256(self.seed + identity.encode()).digest()[:8], "big")
             first += number % (self.size - self.low)
         found = self.free(first)
         return self.free(self.low) if found is None else found
@@ -163,21 +164,18 @@ class _Space:
         return None
 
     def free(self, index: int) -> int | None:
-        """Return the first free index from INDEX on."""
-        passed = []
+        """Return the first free index from INDEX on, and let the next search jump over what this one passed."""
+        after = self.after
         while True:
-            if index in self.after:
-                passed.append(index)
-                index = self.after[index]
-                continue
-            behind = next((last + 1 for first, last in self.barred if first <= index <= last), index)
-            if behind == index:
-                break
-            passed.append(index)
-            index = behind
-        for each in passed:
-            self.after[each] = index
-        return index if index < self.size else None
+            while index in after:
+                behind = after[index]
+                after[index] = index = after.get(behind, behind)
+            for first, last in self.barred:
+                if first <= index <= last:
+                    after[index] = last + 1
+                    break
+            else:
+                return index if index < self.size else None
 
 
 class _Book:
@@ -185,8 +183,8 @@ class _Book:
 
     def __init__(self, plan: Plan, ledger: Ledger, today: str) -> None:
         self.plan, self.today = plan, today
-        self.holders: dict[tuple[str, int], Record] = dict(ledger.holders)
-        self.indices: dict[tuple[str, str], int] = dict(ledger.indices)
+        self.holders: dict[str, dict[int, Record]] = {pool: dict(held) for pool, held in ledger.holders.items()}
+        self.indices: dict[str, dict[str, int]] = {pool: dict(held) for pool, held in ledger.indices.items()}
         self.ledger = Ledger(ledger.name, self.holders, self.indices, (), ledger.header, ledger.digits)
         self.problems: list[str] = []
         self.warnings: list[str] = []
@@ -197,23 +195,22 @@ class _Book:
         return record.state == "q" and record.until <= self.today
 
     def add(self, pool: str, index: int, identity: str) -> None:
-        record = Record(pool, index, identity, "a", self.today)
-        self.holders[pool, index] = record
-        self.indices[pool, identity] = index
-        self.events["added"].append(record)
+        self.events["added"].append(self.put(Record(pool, index, identity, "a", self.today)))
+
+    def put(self, record: Record) -> Record:
+        """Take RECORD in; whoever had its index has it no more."""
+        self.holders.setdefault(record.pool, {})[record.number] = record
+        if record.state == "a":
+            self.indices.setdefault(record.pool, {})[record.identity] = record.number
+        return record
 
     def restore(self, record: Record) -> None:
-        found = replace(record, state="a", until="")
-        self.holders[record.pool, record.index] = found
-        self.indices[record.pool, record.identity] = record.index
-        self.events["restored"].append(found)
+        self.events["restored"].append(self.put(record._replace(state="a", until="")))
 
     def release(self, record: Record) -> None:
         until = date.fromisoformat(self.today) + timedelta(days=self.days(record.pool))
-        found = replace(record, state="q", until=until.isoformat())
-        self.holders[record.pool, record.index] = found
-        del self.indices[record.pool, record.identity]
-        self.events["released"].append(found)
+        self.events["released"].append(self.put(record._replace(state="q", until=until.isoformat())))
+        del self.indices[record.pool][record.identity]
 
     def days(self, pool: str) -> int:
         return self.plan.vhost_days if pool.startswith("vhost/") else self.plan.quarantine_days
@@ -226,48 +223,43 @@ class _Book:
         pools: dict[str, list[Missing]] = {}
         for each in lacking:
             pools.setdefault(each.pool, []).append(each)
-        taken, waiting = self.holdings(pools, work)
         failed: set[str] = set()
         for pool, wanted in pools.items():
             space = self.space(wanted[0])
-            for index in taken[pool]:
+            taken, waiting = self.holdings(pool, work)
+            for index in taken:
                 space.take(index)
-            for each in wanted:
-                left = waiting.get((pool, each.identity))
-                if left and (pool, left.index) not in work.claims and not space.bars(left.index):
-                    space.take(left.index)
+            for each in wanted if waiting else ():
+                left = waiting.get(each.identity)
+                if left and left.number not in work.claims[pool] and not space.bars(left.number):
+                    space.take(left.number)
                     self.restore(left)
-            none = {
-                each.host
-                for each in wanted
-                if (pool, each.identity) not in self.indices and not self.choose(space, each.identity)
-            }
+            active = self.indices.setdefault(pool, {})
+            none: set[str] = set()
+            for each in wanted:
+                if each.identity not in active:
+                    chosen = space.choose(each.identity)
+                    if chosen is None:
+                        none.add(each.host)
+                    else:
+                        self.add(pool, chosen, each.identity)
             if none:
-                self.exhausted(wanted[0], space, taken[pool])
+                self.exhausted(wanted[0], space, taken)
             failed |= none
         return failed
 
-    def holdings(self, pools: Iterable[str], work: Work) -> tuple[dict[str, list[int]], dict[tuple[str, str], Record]]:
-        """Return the taken indices of POOLS, and by pool and identity what may be given back."""
-        taken: dict[str, list[int]] = {pool: [] for pool in pools}
-        waiting: dict[tuple[str, str], Record] = {}
-        for (pool, index), record in self.holders.items():
-            if pool in taken and not self.over(record):
-                taken[pool].append(index)
-            if pool in taken and record.state == "q":
-                latest = waiting.setdefault((pool, record.identity), record)
+    def holdings(self, pool: str, work: Work) -> tuple[list[int], dict[str, Record]]:
+        """Return the taken indices of POOL, and by identity what may be given back."""
+        taken = list(work.claims[pool])
+        waiting: dict[str, Record] = {}
+        for index, record in self.holders.get(pool, {}).items():
+            if not self.over(record):
+                taken.append(index)
+            if record.state == "q":
+                latest = waiting.setdefault(record.identity, record)
                 if latest.until < record.until:
-                    waiting[pool, record.identity] = record
-        for pool, index in work.claims:
-            if pool in taken:
-                taken[pool].append(index)
+                    waiting[record.identity] = record
         return taken, waiting
-
-    def choose(self, space: _Space, identity: str) -> bool:
-        index = space.choose(identity)
-        if index is not None:
-            self.add(space.pool, index, identity)
-        return index is not None
 
     def space(self, missing: Missing) -> _Space:
         entry = self.plan.classes[missing.class_name]
@@ -296,9 +288,9 @@ class _Book:
 
     def exhausted(self, missing: Missing, space: _Space, taken: Sequence[int]) -> None:
         entry = self.plan.classes[missing.class_name]
-        records = [self.holders[missing.pool, index] for index in taken if (missing.pool, index) in self.holders]
-        dates = [record.until for record in records if record.state == "q"]
-        held = sum(record.state == "a" for record in self.holders.values() if record.pool == missing.pool)
+        records = self.holders.get(missing.pool, {})
+        dates = [records[index].until for index in taken if index in records and records[index].state == "q"]
+        held = sum(record.state == "a" for record in records.values())
         place = f"classes.{entry.name}.block"
         if entry.delegate and missing.level != CLASS:
             rule = f"classes.{entry.name}.delegate.vhosts.length"
@@ -314,37 +306,38 @@ class _Book:
             self.problem("E309", f"rename {old}: {new!r} is not a name; write the new identity in quotes")
             return
         vhosts = {f"vhost/{old}": f"vhost/{new}"}
-        mine = [record for record in self.holders.values() if record.identity == old or record.pool in vhosts]
+        mine = [record for record in self.ledger.records if record.identity == old or record.pool in vhosts]
         if not mine:
             self.problem("E309", f"rename {old}: the ledger has no record of it; correct the name")
         for record in mine:
-            found = replace(record, pool=vhosts.get(record.pool, record.pool))
-            if record.identity == old and not record.pool.startswith("vhost/"):
-                found = replace(found, identity=new)
-            clash = (found.pool, new) if found.pool == record.pool else None
-            if (clash and clash in self.indices) or (not clash and (found.pool, found.index) in self.holders):
+            found = record._replace(pool=vhosts.get(record.pool, record.pool))
+            stays = found.pool == record.pool
+            taken = self.ledger.active(found.pool, new) if stays else self.ledger.holder(found.pool, found.number)
+            if taken is not None:
                 reason = f"{new} has records of pool {found.pool} already"
                 self.problem("E309", f"rename {old}: {reason}; choose another name, or prune {new} first")
                 return
         for record in mine:
-            found = replace(record, pool=vhosts.get(record.pool, record.pool))
+            found = record._replace(pool=vhosts.get(record.pool, record.pool))
             if not record.pool.startswith("vhost/"):
-                found = replace(found, identity=new)
+                found = found._replace(identity=new)
             elif record.pool not in vhosts:
                 continue
-            del self.holders[record.pool, record.index]
-            self.holders[found.pool, found.index] = found
-            if record.state == "a":
-                del self.indices[record.pool, record.identity]
-                self.indices[found.pool, found.identity] = found.index
-            self.events["renamed"].append(found)
+            self.drop(record)
+            self.events["renamed"].append(self.put(found))
+
+    def drop(self, record: Record) -> None:
+        """Take RECORD out."""
+        del self.holders[record.pool][record.number]
+        if record.state == "a":
+            del self.indices[record.pool][record.identity]
 
     def move(self, entry: Mapping[str, Any], place: str) -> None:
         """Give an identity another index of its pool."""
         pool, identity, wanted = entry.get("pool"), entry.get("identity"), entry.get("index")
-        held = self.indices.get((str(pool), str(identity)))
+        held = self.ledger.active(str(pool), str(identity))
         if held is None:
-            known = sorted(each for each, name in self.indices if name == identity)
+            known = sorted(each for each, names in self.indices.items() if str(identity) in names)
             has = f"it holds one of {', '.join(known)}" if known else "the ledger has no record of it"
             self.problem("E309", f"{place}: {identity} has no index of pool {pool}; {has}")
             return
@@ -353,7 +346,7 @@ class _Book:
         except DualStackError as error:
             self.problem("E309", f"{place}.index: {error}")
             return
-        other = self.holders.get((str(pool), index))
+        other = self.ledger.holder(str(pool), index)
         if index == held:
             return
         if other and not self.over(other) and other.identity != identity:
@@ -362,7 +355,7 @@ class _Book:
             reason = f"index {wanted} of pool {pool} is {state}{until} ({other.identity})"
             self.problem("E309", f"{place}: {reason}; choose another index")
             return
-        self.release(self.holders[str(pool), held])
+        self.release(self.holders[str(pool)][held])
         self.add(str(pool), index, str(identity))
 
     def adopt(self, carried: Mapping[str, Any], hosts: Mapping[str, Any]) -> tuple[Plan, dict[str, dict[str, str]]]:
@@ -440,7 +433,7 @@ class _Book:
         return next(iter(found), None)
 
     def adopt_record(self, pool: str, index: int, identity: str, place: str) -> None:
-        own, other = self.indices.get((pool, identity)), self.holders.get((pool, index))
+        own, other = self.ledger.active(pool, identity), self.ledger.holder(pool, index)
         if own == index:
             return
         if own is not None:
@@ -455,14 +448,13 @@ class _Book:
         """Let go of what the ledger has for identities that a pin has moved elsewhere."""
         for entry in self.plan.classes.values():
             for identity, index in sorted(entry.pins.items()):
-                held = self.indices.get((entry.ledger_pool, identity))
+                held = self.ledger.active(entry.ledger_pool, identity)
                 if held is None or held == index:
                     work.used.add((entry.ledger_pool, identity))
                     continue
-                record = self.holders[entry.ledger_pool, held]
-                self.release(record)
-                if (entry.ledger_pool, held) in work.claims:  # the pin of another has it
-                    del self.holders[entry.ledger_pool, held]
+                self.release(self.holders[entry.ledger_pool][held])
+                if held in work.claims[entry.ledger_pool]:  # the pin of another has it
+                    del self.holders[entry.ledger_pool][held]
 
     def track(self, work: Work) -> None:
         """Record the pinned and located hosts of classes that ask for it."""
@@ -470,19 +462,19 @@ class _Book:
             return
         for name, place in sorted(work.places.items()):
             entry, identity, index = place.layout.entry, place.identity, place.number
-            pool, address = entry.ledger_pool, text(place.layout.links[0][0] | index)
+            pool, address = entry.ledger_pool, text(place.layout.links[0].base | index)
             if not entry.track or (entry.kind == "auto" and identity not in entry.pins):
                 continue
             work.used.add((pool, identity))
-            before = self.indices.get((pool, identity))
-            held = self.holders.get((pool, index))
+            before = self.ledger.active(pool, identity)
+            held = self.ledger.holder(pool, index)
             if before == index:
                 continue
             if held and held.state == "r":
                 self.problem("E302", f"{entry.name}/{name}: {address} is reserved ({held.identity}); free it")
                 continue
-            if before is not None and self.holders[pool, before].identity == identity:
-                self.release(self.holders[pool, before])
+            if before is not None and self.holders[pool][before].identity == identity:
+                self.release(self.holders[pool][before])
             if held and held.identity == identity and held.state == "q":
                 self.restore(held)
                 continue
@@ -495,27 +487,28 @@ class _Book:
         if held.state == "q":
             days = timedelta(days=self.days(held.pool))
             released = (date.fromisoformat(held.until) - days).isoformat()
-        elif self.indices.get((held.pool, held.identity)) == held.index:
-            del self.indices[held.pool, held.identity]
+        elif self.ledger.active(held.pool, held.identity) == held.number:
+            del self.indices[held.pool][held.identity]
         self.warnings.append(f"W316 {name} takes over {address} from {held.identity} (released {released})")
 
     def prune(self, used: set[tuple[str, str]], most: int) -> None:
         """Release the records of identities that are gone, unless they are suspiciously many."""
-        gone = sorted(key for key in self.indices if key not in used)
-        limit = max(FEWEST_GUARDED, len(self.indices) // 10)
+        active = [(pool, identity) for pool, held in self.indices.items() for identity in held]
+        gone = sorted(set(active) - used)
+        limit = max(FEWEST_GUARDED, len(active) // 10)
         if len(gone) > max(limit, most):
-            reason = f"refusing to release {len(gone)} of {len(self.indices)} records (limit {limit})"
+            reason = f"refusing to release {len(gone)} of {len(active)} records (limit {limit})"
             how = f"Use --prune-max {len(gone)} to proceed (of the playbook: -e plan_prune_max={len(gone)})"
             self.problem("E305", f"{reason}; the inventory may be incomplete. {how}")
             return
         for pool, identity in gone:
-            self.release(self.holders[pool, self.indices[pool, identity]])
+            self.release(self.holders[pool][self.indices[pool][identity]])
 
     def collect(self) -> None:
         """Forget what nobody waits for any more."""
-        for key, record in sorted(self.holders.items()):
+        for record in sorted(self.ledger.records):
             if self.over(record):
-                del self.holders[key]
+                self.drop(record)
                 self.events["collected"].append(record)
 
 

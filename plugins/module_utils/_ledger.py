@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from itertools import chain
+from json.encoder import encode_basestring as _quote
+from typing import Any, NamedTuple
 
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 PATTERNS = {"p": r".+", "i": r"[0-9a-f]{1,16}", "id": r".+", "s": r"[aqr]", "t": DATE, "u": DATE}
@@ -18,6 +20,12 @@ SYNTAX = {key: re.compile(pattern).fullmatch for key, pattern in PATTERNS.items(
 KEYS = ("p", "i", "id", "s", "t")
 QUARANTINED = (*KEYS, "u")
 HEADER = {"dualstack": 1}
+# A record as render() writes it. What differs in any way is read line by line, which takes four times as long.
+CANONICAL = re.compile(
+    r'^\{"i":"([0-9a-f]{1,16})","id":"([^"\\\n]+)","p":"([^"\\\n]+)","s":"([aqr])"'
+    rf',"t":"({DATE})"(?:,"u":"({DATE})")?\}}$',
+    re.MULTILINE,
+)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -27,16 +35,14 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-_quote = json.JSONEncoder(ensure_ascii=False).encode
 _decode = json.JSONDecoder(object_pairs_hook=_unique).decode
 
 
-@dataclass  # not frozen, which doubles the time to read a large ledger; nobody changes one
-class Record:
+class Record(NamedTuple):
     """One line: IDENTITY holds INDEX of POOL in STATE (a active, q quarantine until ``until``, r reserved)."""
 
     pool: str
-    index: int
+    number: int  # the index, a word that tuples keep for themselves
     identity: str
     state: str
     since: str
@@ -49,33 +55,84 @@ class Ledger:
     """A ledger that was read, and all that is wrong with it."""
 
     name: str = "addresses.jsonl"
-    holders: Mapping[tuple[str, int], Record] = field(default_factory=dict)
-    indices: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    holders: Mapping[str, Mapping[int, Record]] = field(default_factory=dict)  # by pool and index
+    indices: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of active records, by pool and identity
     problems: tuple[str, ...] = ()
     header: Mapping[str, Any] = field(default_factory=lambda: dict(HEADER))
     digits: Mapping[str, int] = field(default_factory=dict)  # how wide the file writes the indices of a pool
 
+    @property
+    def records(self) -> Iterator[Record]:
+        """All records, pool by pool."""
+        return chain.from_iterable(held.values() for held in self.holders.values())
+
     def active(self, pool: str, identity: str) -> int | None:
         """Return the index that IDENTITY holds in POOL, or None."""
-        return self.indices.get((pool, identity))
+        return self.indices.get(pool, {}).get(identity)
+
+    def holder(self, pool: str, index: int) -> Record | None:
+        """Return the record of INDEX in POOL, or None."""
+        return self.holders.get(pool, {}).get(index)
 
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Spare large fleets the collector, which looks at every host's objects again and again and finds no cycle."""
+    """Spare large fleets the collector, which looks at every host's objects again and again and finds no cycle.
+
+    What was made in the meantime is old at the end: frozen and thawed, it is not looked through as a whole at once.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
 def read_ledger(text: str, name: str) -> Ledger:
     """Return the ledger in TEXT; NAME is that of its file."""
     with uncollected():
-        return _read(text, name)
+        return _read_canonical(text, name) or _read(text, name)
+
+
+def _read_canonical(text: str, name: str) -> Ledger | None:
+    """Return the ledger in TEXT if it is as render() wrote it, without a mistake; else None."""
+    first, _end, rest = text.partition("\n")
+    rows = CANONICAL.findall(rest)
+    if not rows or len(rows) != rest.count("\n") or rest[-1:] != "\n" or not rest.replace("\n", "").isprintable():
+        return None
+    head = _read(first, name)
+    if head.problems or head.holders or first.strip() == "":
+        return None
+    holders: dict[str, dict[int, Record]] = {}
+    indices: dict[str, dict[str, int]] = {}
+    digits: dict[str, int] = {}
+    dates: set[str] = set()
+    pool, width, make = "", 0, tuple.__new__  # a named tuple's own constructor takes twice as long
+    held: dict[int, Record] = {}
+    active: dict[str, int] = {}
+    for line, (number, identity, of, state, since, until) in enumerate(rows, 2):
+        if of != pool:
+            pool = of
+            held, active = holders.setdefault(pool, {}), indices.setdefault(pool, {})
+            width = digits.setdefault(pool, 0)
+        index = int(number, 16)
+        if index in held or (state == "q") != (until != "") or (state == "a" and identity in active):
+            return None
+        held[index] = make(Record, (pool, index, identity, state, since, line, until))
+        if state == "a":
+            active[identity] = index
+        if len(number) > width:
+            width = digits[pool] = len(number)
+        dates.add(since)
+        dates.add(until)
+    if not all(_is_date(day) for day in dates - {""}):
+        return None
+    return Ledger(name, holders, indices, (), head.header, digits)
 
 
 def _read(text: str, name: str) -> Ledger:
@@ -103,20 +160,15 @@ def render(ledger: Ledger, widths: Mapping[str, int]) -> str:
     A pool that is not in WIDTHS, since the plan has dropped it, stays as wide as it was.
     """
     found = {**ledger.digits, **widths}
-    for pool, index in ledger.holders:
-        if pool not in widths and pool not in ledger.digits:
-            found[pool] = max(found.get(pool, 0), len(f"{index:x}"))
     lines = [json.dumps(dict(ledger.header), sort_keys=True, separators=(",", ":"), ensure_ascii=False)]
-    pools: dict[str, list[int]] = {}
-    for pool, index in ledger.holders:
-        pools.setdefault(pool, []).append(index)
-    for pool, indices in sorted(pools.items()):
-        width, name = found[pool], _quote(pool)
-        for index in sorted(indices):
-            record = ledger.holders[pool, index]
+    for pool, held in sorted(ledger.holders.items()):
+        name, width = _quote(pool), found.get(pool) or max(len(f"{index:x}") for index in held or (0,))
+        digits = f"0{width}x"
+        for index in sorted(held):
+            record = held[index]
             until = f',"u":"{record.until}"' if record.until else ""
             lines.append(
-                f'{{"i":"{index:0{width}x}","id":{_quote(record.identity)},"p":{name},'
+                f'{{"i":"{format(index, digits)}","id":{_quote(record.identity)},"p":{name},'
                 f'"s":"{record.state}","t":"{record.since}"{until}}}'
             )
     return "\n".join([*lines, ""])
@@ -124,13 +176,13 @@ def render(ledger: Ledger, widths: Mapping[str, int]) -> str:
 
 def public(record: Record) -> dict[str, str]:
     """Return RECORD with the keys of its line."""
-    found = {"i": f"{record.index:x}", "id": record.identity, "p": record.pool, "s": record.state, "t": record.since}
+    found = {"i": f"{record.number:x}", "id": record.identity, "p": record.pool, "s": record.state, "t": record.since}
     return dict(found, u=record.until) if record.until else found
 
 
 def _index(entries: list[tuple[int, object]], name: str, problems: list[str]) -> Ledger:
-    holders: dict[tuple[str, int], Record] = {}
-    active: dict[tuple[str, str], Record] = {}
+    holders: dict[str, dict[int, Record]] = {}
+    active: dict[str, dict[str, Record]] = {}
     header: Mapping[str, Any] | None = None
     dates: dict[str, bool] = {}
     digits: dict[str, int] = {}
@@ -152,16 +204,16 @@ def _index(entries: list[tuple[int, object]], name: str, problems: list[str]) ->
         pool, index, identity, state = entry["p"], int(entry["i"], 16), entry["id"], entry["s"]
         record = Record(pool, index, identity, state, entry["t"], number, entry.get("u", ""))
         digits[pool] = max(digits.get(pool, 0), len(entry["i"]))
-        other = holders.setdefault((pool, index), record)
+        other, mine = holders.setdefault(pool, {}).setdefault(index, record), active.setdefault(pool, {})
         if other is not record:
             who = f"({other.identity} line {other.line}, {identity} line {number})"
             problems.append(f"{place} index {entry['i']} of pool {pool} appears twice {who}; resolve the merge")
         elif state == "a":
-            first = active.setdefault((pool, identity), record)
+            first = mine.setdefault(identity, record)
             if first is not record:
                 who = f"(lines {first.line} and {number})"
                 problems.append(f"{place} {identity} holds two indices of pool {pool} {who}; remove one")
-    indices = {key: record.index for key, record in active.items()}
+    indices = {pool: {identity: record.number for identity, record in held.items()} for pool, held in active.items()}
     return Ledger(name, holders, indices, tuple(problems), dict(HEADER) if header is None else header, digits)
 
 
@@ -186,12 +238,16 @@ def _malformed(entry: object, dates: dict[str, bool]) -> str:
 
 def _known_date(value: str, dates: dict[str, bool]) -> bool:
     if value not in dates:
-        try:
-            date.fromisoformat(value)
-            dates[value] = True
-        except ValueError:
-            dates[value] = False
+        dates[value] = _is_date(value)
     return dates[value]
+
+
+def _is_date(value: str) -> bool:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _unwritable(entry: Mapping[str, Any]) -> bool:

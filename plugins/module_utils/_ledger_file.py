@@ -60,7 +60,7 @@ class Update:
 
     def result(self, path: str, plan: Plan, today: str) -> dict[str, Any]:
         """Return what the caller of the module sees."""
-        held = self.allocation.ledger.holders.values()
+        held = [*self.allocation.ledger.records]
         return {
             "changed": self.before != self.after,
             "addresses": records(self.allocation.places),
@@ -87,7 +87,7 @@ def update(
         ledger = read_ledger(before, os.path.basename(path))
         allocation = allocate(*plan, hosts, ledger, request)
         after = before
-        if before.strip() or allocation.ledger.holders:
+        if before.strip() or any(allocation.ledger.holders.values()):
             after = render(allocation.ledger, widths(plan[0], allocation.ledger))
         if after != before and not check:
             replace_text(path, state, after)

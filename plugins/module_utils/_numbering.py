@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from . import _validate
-from ._addresses import IID_MASK, Prefix, kind, parse_index, reserved, reverse_name, text
+from ._addresses import IID_MASK, RESERVED, Prefix, kind, parse_index, reserved, reverse_name, text
 from ._errors import DualStackError, InputError
 from ._ledger import Ledger, Record, uncollected
-from ._plan import IDENTITY, NAME, Delegate, Field, HostClass, Plan, Vhosts, behind, read_plan
+from ._plan import IDENTITY, NAME, Delegate, Field, HostClass, Plan, Pool, Vhosts, behind, read_plan
 
 COMMAND = "ansible-playbook dualstack.fleet.plan"
 NEIGHBOURS = 1024  # Linux's default of net.ipv6.neigh.default.gc_thresh3
 DISPUTED = 0xFFFFFFFFFFFFFF7F
+NO_VHOSTS: Mapping[str, int] = {}
 CLASS, POOL, VHOST = range(3)  # A host's index is chosen before that of its prefix, and this before those in the prefix
 
 
@@ -107,16 +109,63 @@ def number(plan: Plan, hosts: Mapping[str, Any], ledger: Ledger, today: str = ""
     return Numbering(work.places, tuple(work.missing), tuple(work.problems), tuple(work.warnings))
 
 
+class _Link(NamedTuple):
+    """What the addresses of a class in one of its network's prefixes share."""
+
+    base: int  # the address with index 0
+    shared: Mapping[str, Any]
+    zone: str  # the end of the reverse names, with the network's half
+
+    def record(self, index: int, mark: Callable[[str], str]) -> dict[str, Any]:
+        """Return the keys of a host's record that depend on the prefix."""
+        value = self.base | index
+        address = mark(text(value))
+        reverse = mark(".".join(f"{value & IID_MASK:016x}"[::-1]) + self.zone)
+        return {**self.shared, "address": address, "next_hop": address, "ptr": reverse}
+
+
 @dataclass(frozen=True)
 class _Layout:
     """What all hosts of a class share, computed once."""
 
     entry: HostClass
     suspect: bool
-    gateway: str
-    on_link: bool
-    links: tuple[tuple[int, str, str], ...]  # address with index 0, the network, the class's prefix
-    disputed: int  # the index that RFC 6164 section 6 counts to the reserved range and does not; else -1
+    shared: Mapping[str, Any]
+    links: tuple[_Link, ...]
+    odd: frozenset[int]  # indices with a warning of their own
+    claims: dict[int, Claim]  # of the class's indices
+    pool: Pool | None  # of its delegated prefixes
+    rule: Vhosts | None  # of the prefixes in those
+
+    def whole(self, number: int) -> Prefix:
+        """Return the /64 in which the vhosts of the host with the NUMBERth delegated prefix are."""
+        assert self.pool is not None
+        return Prefix(self.pool.cut(number).value, 64)
+
+    def marked(self, mark: Callable[[str], str]) -> _Layout:
+        """Return the layout with all strings that its hosts' records share MARKed."""
+        first, *others = (
+            {key: mark(value) if isinstance(value, str) else value for key, value in each.items()}
+            for each in (self.shared, *(link.shared for link in self.links))
+        )
+        links = [link._replace(shared=found) for link, found in zip(self.links, others)]
+        return replace(self, links=tuple(links), shared=first)
+
+    def record(
+        self, index: int, number: int | None, vhosts: Mapping[str, int], mark: Callable[[str], str]
+    ) -> dict[str, Any]:
+        """Return the record of a host with INDEX in the class and NUMBER in the pool."""
+        found = {**self.shared, **self.links[0].record(index, mark), "index": mark(f"{index:x}"), "vhosts": {}}
+        if number is not None and self.pool:
+            found["delegated_prefix"] = found["unreachable"] = mark(self.pool.shown(number))
+            if vhosts and self.rule:
+                whole, length = self.whole(number).value, self.rule.length
+                found["vhosts"] = {
+                    vhost: mark(f"{text(whole | each << 128 - length)}/{length}") for vhost, each in vhosts.items()
+                }
+        if len(self.links) > 1:
+            found["networks"] = [link.record(index, mark) for link in self.links]
+        return found
 
 
 class Place(NamedTuple):
@@ -125,8 +174,8 @@ class Place(NamedTuple):
     layout: _Layout
     identity: str
     number: int  # the index in its class
-    prefix: Prefix | None
-    vhosts: dict[str, str]
+    delegated: int | None  # the index of its delegated prefix
+    vhosts: Mapping[str, int]  # by name, the index in the host's or the site's prefix
 
 
 class Claim(NamedTuple):
@@ -146,33 +195,46 @@ class Work:
         self.missing: list[Missing] = []
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self.claims: defaultdict[str, dict[int, Claim]] = defaultdict(dict)  # by ledger pool and index
         self.layouts = {name: self.layout(entry) for name, entry in plan.classes.items()}
-        self.claims: dict[tuple[str, int], Claim] = {}  # by ledger pool and index
         self.identities: dict[str, str] = {}
-        self.known: dict[str, tuple[_Layout, str]] = {}
+        self.known: dict[str, tuple[_Layout, str, Claim]] = {}
         self.members: dict[tuple[str, ...], str | None] = {}  # class by groups; None: not in the fleet
         self.used: set[tuple[str, str]] = set()  # ledger pool and identity of the ledger's records in use
         for entry in plan.classes.values():
             for identity, index in entry.pins.items():
-                self.claims.setdefault((entry.ledger_pool, index), Claim(identity, entry.name, pinned=True))
+                self.claims[entry.ledger_pool].setdefault(index, Claim(identity, entry.name, pinned=True))
             self.pins_against_ledger(entry)
 
     def layout(self, entry: HostClass) -> _Layout:
         network = self.plan.networks[entry.network]
         links = tuple(
-            (prefix.value | entry.block.value, str(prefix), str(behind(prefix, entry.block)))
+            _Link(
+                prefix.value | entry.block.value,
+                {
+                    "prefix_length": 128,
+                    "network": str(prefix),
+                    "on_link": network.on_link,
+                    "gateway": network.gateway if entry.gateway else "",
+                    "class_prefix": str(behind(prefix, entry.block)),
+                },
+                "." + reverse_name(prefix.value, 64),
+            )
             for prefix in network.prefixes
         )
-        gateway = network.gateway if entry.gateway else ""
+        shared = {"class": entry.name, "delegated_prefix": "", "unreachable": ""}
         disputed = DISPUTED - (entry.block.value & IID_MASK)
-        within = disputed if 0 <= disputed < 1 << entry.bits else -1
-        return _Layout(entry, _validate.has_unusable(entry, network), gateway, network.on_link, links, within)
+        pool = self.plan.pools[entry.delegate.pool] if entry.delegate else None
+        rule = entry.delegate.vhosts if entry.delegate else None
+        odd = frozenset(index for index in (0, disputed) if 0 <= index < 1 << entry.bits)
+        suspect = _validate.has_unusable(entry, network)
+        return _Layout(entry, suspect, shared, links, odd, self.claims[entry.ledger_pool], pool, rule)
 
     def pins_against_ledger(self, entry: HostClass) -> None:
         if entry.track and entry.kind != "auto":
             return  # what is in a place inherits its address
         for identity, index in entry.pins.items():
-            held = self.ledger.holders.get((entry.ledger_pool, index))
+            held = self.ledger.holder(entry.ledger_pool, index)
             if held and held.identity not in entry.pins:
                 self.pin_against(f"{entry.name}/{identity}", entry.spelled[identity], held, identity in entry.forced)
 
@@ -202,33 +264,34 @@ class Work:
         known = self.known.get(name) or self.introduce(name)
         if known is None:
             return
-        layout, identity = known
+        layout, identity, mine = known
         variables = self.hosts[name]
-        groups = variables["groups"]
         entry = layout.entry
-        index = self.index(entry, name, identity, variables)
-        if index is None or not self.claim_index(layout, index, name, identity):
+        index = self.index(entry, identity, variables, mine)
+        if index is None:
             return
-        if layout.suspect and identity not in entry.pins:
+        first = layout.claims.setdefault(index, mine)
+        if first is not mine and not self.yields(layout, index, identity, first, mine):
+            return
+        if layout.suspect and not mine.pinned:
             self.problems += _validate.unusable(entry, self.plan.networks[entry.network], index, name)
-        if index == layout.disputed:
-            reason = "RFC 6164 section 6 counts it to the subnet anycast addresses in one place of two"
-            self.warnings.append(f"W315 {entry.name}/{name}: {text(layout.links[0][0] | index)}: {reason}; avoid it")
-        if index == 0:
-            self.warnings.append(f"W306 {entry.name}/{name}: index 0 is the block's own address; choose another index")
-        prefix = None
-        if entry.delegate and (entry.delegate.groups is None or not entry.delegate.groups.isdisjoint(groups)):
-            prefix = self.delegated(entry, entry.delegate, name, identity, index)
-            if prefix is None:
+        if index in layout.odd:
+            self.warnings.append(_odd(layout, index, name))
+        groups, number, vhosts = variables["groups"], None, NO_VHOSTS
+        rule = entry.delegate
+        if rule and (rule.groups is None or not rule.groups.isdisjoint(groups)):
+            number = self.delegated(entry, rule, identity, index, mine)
+            if number is None:
                 return
         elif not self.plan.mail_groups.isdisjoint(groups):
             reason = "sends mail (mail_groups) and has no delegated prefix, so a blocklist would list its whole network"
             self.problem("E212", f"{name}: {reason}; give classes.{entry.name} a delegate for it")
-        vhosts = self.vhosts(entry, name, identity, prefix, variables)
-        self.places[name] = Place(layout, identity, index, prefix, vhosts)
+        if layout.rule and variables.get(layout.rule.variable):
+            vhosts = self.vhosts(layout, name, identity, number, variables[layout.rule.variable])
+        self.places[name] = Place(layout, identity, index, number, vhosts)
 
-    def introduce(self, name: str) -> tuple[_Layout, str] | None:
-        """Return the class and the identity of a host that is in one class."""
+    def introduce(self, name: str) -> tuple[_Layout, str, Claim] | None:
+        """Return the class of a host that is in one class, its identity, and how it claims an index."""
         variables = self.hosts[name]
         groups = variables["groups"]
         key = tuple(groups)
@@ -242,8 +305,9 @@ class Work:
         identity = self.identity(name, variables)
         if class_name not in self.layouts or identity is None:
             return None
-        self.known[name] = self.layouts[class_name], identity
-        return self.known[name]
+        layout = self.layouts[class_name]
+        found = self.known[name] = layout, identity, Claim(name, class_name, identity in layout.entry.pins)
+        return found
 
     def class_of(self, name: str, groups: Iterable[str]) -> str:
         found = {self.plan.membership[group]: group for group in groups if group in self.plan.membership}
@@ -273,16 +337,16 @@ class Work:
             return None
         return identity
 
-    def index(self, entry: HostClass, name: str, identity: str, variables: Mapping[str, Any]) -> int | None:
+    def index(self, entry: HostClass, identity: str, variables: Mapping[str, Any], mine: Claim) -> int | None:
         """Pins win, then the location, then the ledger."""
         if identity in entry.pins:
             return entry.pins[identity]
         if entry.kind == "location":
-            return self.location(entry, name, variables)
+            return self.location(entry, mine.holder, variables)
         if entry.kind == "pinned":
-            self.problem("E209", f"{entry.name}/{name}: has no pin; add classes.{entry.name}.pins.{identity}")
+            self.problem("E209", f"{entry.name}/{mine.holder}: has no pin; add classes.{entry.name}.pins.{identity}")
             return None
-        return self.ledger_index(entry.bits, Missing(CLASS, entry.ledger_pool, identity, name, entry.name))
+        return self.ledger_index(entry.bits, CLASS, entry.ledger_pool, identity, mine)
 
     def location(self, entry: HostClass, name: str, variables: Mapping[str, Any]) -> int | None:
         index, complete = 0, True
@@ -296,39 +360,33 @@ class Work:
                 index = index << field.bits | value
         return index if complete else None
 
-    def ledger_index(self, bits: int, missing: Missing) -> int | None:
-        """Return the index in the ledger, or None and note what is MISSING."""
-        key = missing[1:3]  # pool and identity
-        index = self.ledger.indices.get(key)
+    def ledger_index(self, bits: int, level: int, pool: str, identity: str, mine: Claim) -> int | None:
+        """Return the index in the ledger, or None and note what is missing."""
+        index = self.ledger.active(pool, identity)
         if index is None:
-            self.missing.append(missing)
+            self.missing.append(Missing(level, pool, identity, mine.holder, mine.class_name))
             return None
-        self.used.add(key)
+        self.used.add((pool, identity))
         if index >> bits:
-            line = self.ledger.holders[missing.pool, index].line
-            place = f"{self.ledger.name}:{line}: {index:x} is not in pool {missing.pool}"
+            line = self.ledger.holders[pool][index].line
+            place = f"{self.ledger.name}:{line}: {index:x} is not in pool {pool}"
             self.problem("E308", f"{place}; restore its block")
             return None
         return index
 
-    def claim(self, pool: str, index: int, mine: Claim) -> Claim | None:
-        """Take INDEX of POOL, or return who has it."""
-        first = self.claims.setdefault((pool, index), mine)
-        return None if first == mine else first
-
-    def claim_index(self, layout: _Layout, index: int, name: str, identity: str) -> bool:
-        """Take INDEX of a class for a host; False (and a problem) when another has it."""
+    def yields(self, layout: _Layout, index: int, identity: str, first: Claim, mine: Claim) -> bool:
+        """Tell whether INDEX of a class, which FIRST has, is MINE in truth; if not, that is a problem."""
         entry = layout.entry
-        mine = Claim(name, entry.name, identity in entry.pins)
-        first = self.claim(entry.ledger_pool, index, mine)
-        if first is None or (first.pinned and first.holder == identity):
+        if first.pinned and first.holder == identity:
             return True
         if not (first.pinned and mine.pinned):  # of two pins the plan's own check has told
             way, other = self.way(mine, index), self.way(first, index)
             way = "same location" if way == other else way
             advice = "add a field or pin one of them" if entry.kind == "location" else "pin one of them"
-            address = text(layout.links[0][0] | index)
-            self.problem("E208", f"{address} is claimed by {first.holder} ({other}) and {name} ({way}); {advice}")
+            address = text(layout.links[0].base | index)
+            self.problem(
+                "E208", f"{address} is claimed by {first.holder} ({other}) and {mine.holder} ({way}); {advice}"
+            )
         return False
 
     def way(self, claim: Claim, index: int) -> str:
@@ -341,59 +399,87 @@ class Work:
             return "location " + " ".join(f"{field.name}={variables.get(field.variable)}" for field in entry.fields)
         return f"ledger {index:x}"
 
-    def delegated(self, entry: HostClass, rule: Delegate, name: str, identity: str, index: int) -> Prefix | None:
-        pool = self.plan.pools[rule.pool]
+    def delegated(self, entry: HostClass, rule: Delegate, identity: str, index: int, mine: Claim) -> int | None:
+        """Return the index of the prefix that a host is given, or None and note what is missing or wrong."""
+        pool, name = self.plan.pools[rule.pool], mine.holder
         number: int | None = index
         if rule.index != "same":
-            number = self.ledger_index(pool.bits, Missing(POOL, f"pool/{pool.name}", identity, name, entry.name))
+            number = self.ledger_index(pool.bits, POOL, pool.ledger_pool, identity, mine)
         if number is None or number >> pool.bits:
             return None
-        prefix = pool.prefix.subnet(pool.length, number)
         if number in pool.reserved:
-            self.problem(
-                "E208", f"{entry.name}/{name}: {prefix} is in pools.{pool.name}.reserved; choose another index"
-            )
+            reason = f"{pool.cut(number)} is in pools.{pool.name}.reserved; choose another index"
+            self.problem("E208", f"{entry.name}/{name}: {reason}")
             return None
-        first = self.claim(f"pool/{pool.name}", number, Claim(name, entry.name, pinned=False))
-        if first:
+        first = self.claims[pool.ledger_pool].setdefault(number, mine)
+        if first is not mine:
             whose = f"{first.holder} (class {first.class_name}) and {name} (class {entry.name})"
-            self.problem("E208", f"{prefix} is claimed by {whose}; give each class its own pool or change one index")
+            advice = "give each class its own pool or change one index"
+            self.problem("E208", f"{pool.cut(number)} is claimed by {whose}; {advice}")
             return None
-        return prefix
+        return number
 
-    def vhosts(
-        self, entry: HostClass, name: str, identity: str, prefix: Prefix | None, variables: Mapping[str, Any]
-    ) -> dict[str, str]:
-        rule = entry.delegate.vhosts if entry.delegate else None
-        names = variables.get(rule.variable) if rule else None
-        if rule is None or not names:
-            return {}
-        if prefix is None:
+    def vhosts(self, layout: _Layout, name: str, identity: str, number: int | None, names: object) -> Mapping[str, int]:
+        """Return the indices of a host's vhosts; NUMBER is that of the host's delegated prefix."""
+        rule = layout.rule
+        assert rule is not None
+        if number is None:
             self.problem("E209", f"{name}: {rule.variable} is set, but the host has no delegated prefix; remove it")
-            return {}
+            return NO_VHOSTS
         if not isinstance(names, (list, tuple, Mapping)):
             reason = f"{rule.variable} is a {kind(names)}; write a list of names, or names with quoted hex strings"
             self.problem("E209", f"{name}: {reason}")
-            return {}
+            return NO_VHOSTS
+        pool = f"vhost/{identity}"
+        known = self.recorded(rule, Missing(VHOST, pool, "", name, layout.entry.name), names)
+        if known is not None:
+            return known
         found: dict[int, str] = {}
-        shift, pool = 128 - rule.length, f"vhost/{identity}"
-        whole = Prefix(prefix.value, 64)
+        shift = 128 - rule.length
         for vhost in sorted(names, key=str):
             pinned = names[vhost] if isinstance(names, Mapping) else None
-            index = self.vhost_index(rule, Missing(VHOST, pool, vhost, name, entry.name), pinned)
+            index = self.vhost_index(rule, Missing(VHOST, pool, vhost, name, layout.entry.name), pinned)
             if index is None:
                 continue
             if reserved(index << shift, (index + 1 << shift) - 1):
                 width = -(-(rule.length - 64) // 4)
+                whole = layout.whole(number)
                 reason = f"contains reserved interface identifiers of {whole}, RFC 5453"
                 place = f"vhost {name}/{vhost}"
                 self.problem("E206", f"{place}: /{rule.length} index {index:0{width}x} is reserved ({reason})")
             elif index in found:
-                block = whole.subnet(rule.length, index)
+                block = layout.whole(number).subnet(rule.length, index)
                 self.problem("E208", f"{block} is claimed by vhosts {found[index]} and {vhost} of {name}; change one")
             else:
                 found[index] = vhost
-        return {vhost: f"{text(whole.value | index << shift)}/{rule.length}" for index, vhost in found.items()}
+        return {vhost: index for index, vhost in found.items()}
+
+    def recorded(self, rule: Vhosts, missing: Missing, names: Collection[Any]) -> Mapping[str, int] | None:
+        """Return the indices of vhosts with records and note those that are MISSING; None when each must be looked at.
+
+        This is the way of the many, for a prefix may hold 65,533 of them.
+        """
+        if isinstance(names, Mapping) or rule.kind == "pinned":
+            return None
+        try:
+            names = sorted(names)
+            if not all(map(NAME.fullmatch, names)) or len(set(names)) < len(names):
+                return None
+        except TypeError:
+            return None
+        level, pool, _identity, *host = missing
+        active = self.ledger.indices.get(pool, {})
+        found = {vhost: active[vhost] for vhost in names if vhost in active}
+        barred = [(low >> 128 - rule.length, high >> 128 - rule.length) for low, high, _code, _name in RESERVED]
+        indices = found.values()
+        if any(index >> rule.bits for index in indices) or any(
+            low <= index <= high for low, high in barred for index in indices
+        ):
+            return None
+        if len(found) < len(names):
+            self.missing += [Missing(level, pool, vhost, *host) for vhost in names if vhost not in active]
+        self.used.update(zip(repeat(pool), found))
+        return found
 
     def vhost_index(self, rule: Vhosts, missing: Missing, pinned: object) -> int | None:
         """Return the index of the vhost that is MISSING unless the host variable or the ledger has it."""
@@ -407,7 +493,7 @@ class Work:
             self.problem("E209", f"{place}.{vhost}: has no index; write {vhost}: and a quoted hex string")
             return None
         if pinned is None:
-            return self.ledger_index(bits, missing)
+            return self.ledger_index(bits, VHOST, pool, vhost, Claim(name, class_name, pinned=False))
         forced = isinstance(pinned, Mapping) and bool(pinned.get("force_reuse"))
         pin = pinned.get("index") if isinstance(pinned, Mapping) else pinned
         try:
@@ -415,10 +501,10 @@ class Work:
         except DualStackError as error:
             self.problem("E209", f"{place}.{vhost}: {error}")
             return None
-        held = self.ledger.holders.get((pool, index))
+        held = self.ledger.holder(pool, index)
         if held and held.identity != vhost and not self.pin_against(f"{name}/{vhost}", str(pin), held, forced):
             return None
-        self.claims.setdefault((pool, index), Claim(vhost, class_name, pinned=True))
+        self.claims[pool].setdefault(index, Claim(vhost, class_name, pinned=True))
         return index
 
     def count(self) -> None:
@@ -428,19 +514,29 @@ class Work:
             if self.plan.networks[network].on_link and hosts > NEIGHBOURS:
                 limit = f"more than {NEIGHBOURS}, Linux's default of net.ipv6.neigh.default.gc_thresh3"
                 self.warnings.append(f"W303 networks.{network}: {hosts} hosts on link, {limit}; raise it there")
-        taken = Counter(pool for pool, _index in self.claims)
-        taken.update(
-            key[0]
-            for key, held in self.ledger.holders.items()
-            if key not in self.claims and not (held.state == "q" and self.today and held.until <= self.today)
-        )
-        sizes = {f"pool/{pool.name}": (f"pools.{pool.name}", pool.bits) for pool in self.plan.pools.values()}
+        sizes = {pool.ledger_pool: (f"pools.{pool.name}", pool.bits) for pool in self.plan.pools.values()}
         for each in self.plan.classes.values():
             sizes[each.ledger_pool] = (f"classes.{each.name}", each.bits)
         for pool, (place, bits) in sizes.items():
-            if taken[pool] * 10 > 8 << bits:
-                share = f"{taken[pool]} of {1 << bits} indices are taken, more than 80 %"
+            taken = self.taken(pool)
+            if taken * 10 > 8 << bits:
+                share = f"{taken} of {1 << bits} indices are taken, more than 80 %"
                 self.warnings.append(f"W313 {place}: {share}; plan a wider one before it is exhausted")
+
+    def taken(self, pool: str) -> int:
+        """Return how many indices of POOL nobody else can have."""
+        held, claims = self.ledger.holders.get(pool, {}), self.claims[pool]
+        others = (held[index] for index in held.keys() - claims.keys())
+        return len(claims) + sum(not (each.state == "q" and self.today and each.until <= self.today) for each in others)
+
+
+def _odd(layout: _Layout, index: int, name: str) -> str:
+    """Return the warning about an index that can be used, and had better not."""
+    entry = layout.entry
+    if index == 0:
+        return f"W306 {entry.name}/{name}: index 0 is the block's own address; choose another index"
+    reason = "RFC 6164 section 6 counts it to the subnet anycast addresses in one place of two"
+    return f"W315 {entry.name}/{name}: {text(layout.links[0].base | index)}: {reason}; avoid it"
 
 
 def _field_value(field: Field, variables: Mapping[str, Any]) -> int:
@@ -467,34 +563,13 @@ def _field_value(field: Field, variables: Mapping[str, Any]) -> int:
     return result
 
 
-def records(places: Mapping[str, Place]) -> dict[str, dict[str, Any]]:
-    """Return the record of every host by its name, as the host variable has it."""
-    return {name: _record(place.layout, place.number, place.prefix, place.vhosts) for name, place in places.items()}
-
-
-def _record(layout: _Layout, index: int, prefix: Prefix | None, vhosts: dict[str, str]) -> dict[str, Any]:
-    delegated = "" if prefix is None else str(prefix)
-    links = [_link(layout, index, *link) for link in layout.links]
-    record = {
-        "class": layout.entry.name,
-        "index": f"{index:x}",
-        **links[0],
-        "delegated_prefix": delegated,
-        "unreachable": delegated,
-        "vhosts": vhosts,
-    }
-    return dict(record, networks=links) if len(links) > 1 else record
-
-
-def _link(layout: _Layout, index: int, base: int, network: str, class_prefix: str) -> dict[str, Any]:
-    address = text(base | index)
-    return {
-        "address": address,
-        "prefix_length": 128,
-        "network": network,
-        "on_link": layout.on_link,
-        "gateway": layout.gateway,
-        "next_hop": address,
-        "class_prefix": class_prefix,
-        "ptr": reverse_name(base | index),
-    }
+def records(places: Mapping[str, Place], mark: Callable[[str], str] = str) -> dict[str, dict[str, Any]]:
+    """Return the record of every host by its name, as the host variable has it, every string of it MARKed."""
+    shared: dict[int, _Layout] = {}
+    found = {}
+    for name, (layout, _identity, index, number, vhosts) in places.items():
+        marked = shared.get(id(layout))
+        if marked is None:
+            marked = shared[id(layout)] = layout.marked(mark)
+        found[name] = marked.record(index, number, vhosts, mark)
+    return found

@@ -49,10 +49,23 @@ class Pool:
     length: int
     reserved: frozenset[int]
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Width of an index."""
         return self.length - self.prefix.length
+
+    @cached_property
+    def ledger_pool(self) -> str:
+        """The name under which the ledger keeps the indices that do not follow from those of the hosts."""
+        return f"pool/{self.name}"
+
+    def cut(self, index: int) -> Prefix:
+        """Return the INDEXth delegated prefix."""
+        return self.prefix.subnet(self.length, index)
+
+    def shown(self, index: int) -> str:
+        """Return the text of the INDEXth delegated prefix, which must be one."""
+        return f"{text(self.prefix.value | index << 128 - self.length)}/{self.length}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,11 @@ class Vhosts:
     length: int
     variable: str
     kind: str
+
+    @cached_property
+    def bits(self) -> int:
+        """Width of an index."""
+        return self.length - 64
 
 
 @dataclass(frozen=True)
@@ -190,11 +208,13 @@ class Plan:
             for name, each in self.classes.items()
         }
         kept: dict[str, dict[str, list[str]]] = {"quarantined": {}, "reserved": {}}
-        known = {f"pool/{name}" for name in pools} | {each.ledger_pool for each in self.classes.values()}
+        known = {each.ledger_pool for each in self.pools.values()} | {
+            each.ledger_pool for each in self.classes.values()
+        }
         for record in held:
             if record.state != "a" and record.pool in known and (record.state == "r" or record.until > today):
                 state = "quarantined" if record.state == "q" else "reserved"
-                kept[state].setdefault(record.pool, []).append(f"{record.index:x}")
+                kept[state].setdefault(record.pool, []).append(f"{record.number:x}")
         return {"networks": networks, "pools": pools, "classes": classes, **kept}
 
 

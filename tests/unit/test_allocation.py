@@ -27,7 +27,7 @@ from module_utils import _ledger_file
 from module_utils._addresses import IID_MASK, parse_address, reserved, text
 from module_utils._allocation import Request, parse_day
 from module_utils._errors import DualStackError, InputError
-from module_utils._ledger import read_ledger
+from module_utils._ledger import _read, _read_canonical, read_ledger, render
 from module_utils._ledger_file import locked, update
 from module_utils._numbering import frozen, readable_hosts, records
 from module_utils._plan import read_plan
@@ -243,7 +243,7 @@ def test_a_move_leaves_the_old_index_in_quarantine(ledger):
     move = [{"pool": "device/build", "identity": "a", "index": "00ff"}]
     run(ledger, fleet("a", "b"), move=move)
     assert index_of(ledger, "a") == 0xFF
-    assert read_ledger(content(ledger), "x").holders["device/build", 256].state == "q"
+    assert read_ledger(content(ledger), "x").holders["device/build"][256].state == "q"
     taken = [{"pool": "device/build", "identity": "a", "index": "0101"}, {"pool": "x", "identity": "a", "index": "1"}]
     assert problems(ledger, fleet("a", "b"), move=taken) == [
         "E309 move[0]: index 0101 of pool device/build is held (b); choose another index",
@@ -329,7 +329,7 @@ def test_a_vhost_pool_gives_all_but_three_indices(ledger):
     names = [f"v{number}" for number in range(65533)]
     web = {"groups": ["clients"], "dualstack_vhosts": names}
     found = run(ledger, {"web1": web}, check=True)
-    indices = {index for pool, index in found.allocation.ledger.holders if pool == "vhost/web1"}
+    indices = {*found.allocation.ledger.holders["vhost/web1"]}
     assert set(range(65536)) - indices == {0, 0x200, 0xFDFF}
 
 
@@ -475,8 +475,8 @@ def test_24_writers_at_once_get_24_indices(ledger):
     assert [process.exitcode for process in processes] == [0] * 24
     found = read_ledger(content(ledger), "x")
     assert not found.problems
-    assert sorted(index for _pool, index in found.holders) == list(range(256, 280))
-    assert len(found.indices) == 24
+    assert sorted(found.holders["device/build"]) == list(range(256, 280))
+    assert len(found.indices["device/build"]) == 24
 
 
 def test_two_branches_with_one_index_are_a_conflict_or_an_error(tmp_path, ledger):
@@ -676,14 +676,16 @@ def test_a_damaged_ledger_is_an_error_or_loads(damage, extra):
             data = data[:at] + values[two % len(values)] + data[at + (how == "replace") :]
     path = pathlib.Path(f"{SCRATCH}/fuzzed.jsonl")
     path.write_bytes(data)
+    quick = _read_canonical(data.decode(errors="replace"), "x")
+    assert quick in (None, _read(data.decode(errors="replace"), "x"))
     try:
         found = run(path, fleet("new"), check=True)
     except DualStackError:
         return
     # Every record that could be read is still there, and one is new.
     before, after = read_ledger(data.decode(), "x"), read_ledger(found.after, "x")
-    kept = {key: (each.identity, each.state, each.until) for key, each in before.holders.items()}
-    assert {key: (each.identity, each.state, each.until) for key, each in after.holders.items()}.items() >= kept.items()
+    kept, found_after = ({each._replace(line=0) for each in ledger.records} for ledger in (before, after))
+    assert kept <= found_after
     assert not after.problems
     assert len(found.allocation.events["added"]) + len(found.allocation.events["restored"]) <= 1
 
@@ -747,3 +749,49 @@ def test_hosts_that_were_given_out_are_what_every_play_sees(ledger):
     plan, wrong = read_plan(PLAN)
     held = read_ledger(content(ledger), "addresses.jsonl")
     assert frozen(plan, wrong, hosts, held).records == records(found.allocation.places)
+
+
+DAYS = st.dates(datetime.date(2020, 1, 1), datetime.date(2030, 1, 1)).map(str)
+
+
+@given(
+    st.dictionaries(st.tuples(st.sampled_from(["device/ci", "pool/é x", "vhost/w"]), st.integers(0, 65535)), DAYS), DAYS
+)
+@settings(max_examples=CASES // 5, deadline=None)
+def test_what_was_written_is_read_at_once_and_as_line_by_line(held, until):
+    lines = [
+        json.dumps(
+            {
+                "p": pool,
+                "i": f"{index:x}",
+                "id": f"h {index}",
+                "s": "arq"[index % 3],
+                "t": day,
+                **({"u": until} if index % 3 == 2 else {}),
+            }
+        )
+        for (pool, index), day in held.items()
+    ]
+    written = render(read_ledger("\n".join(lines), "x"), {})
+    assert (_read_canonical(written, "x") or read_ledger("", "x")) == _read(written, "x")
+    assert render(read_ledger(written, "x"), {}) == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.replace('"s":"a"', '"s":"q"'),
+        lambda line: line.replace('"}', '","u":"2026-02-02"}'),
+        lambda line: line.replace("2026-01-02", "2026-02-30"),
+        lambda line: line.replace("ci0", "ci\u0085"),
+        lambda line: line.replace("ci0", "ci1"),
+        lambda line: line.replace("4000", "4001"),
+        lambda line: line[:-1] + ' ,"t":"2026-01-02"}',
+    ],
+)
+def test_no_mistake_is_read_at_once(change):
+    first, *lines = GOOD.splitlines()
+    text = "\n".join([first, change(lines[0]), *lines[1:], ""])
+    assert _read_canonical(GOOD, "x") is not None
+    assert _read_canonical(text, "x") is None
+    assert read_ledger(text, "x").problems

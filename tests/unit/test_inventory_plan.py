@@ -179,21 +179,25 @@ def test_only_files_named_plan_are_taken(tmp_path, name, accepted):
     assert inventory_loader.get("dualstack.fleet.plan").verify_file(str(path)) is accepted
 
 
-def test_an_export_has_plain_strings(fleet):
+def strings(value):
+    if isinstance(value, (dict, list)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from strings(entry)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize(
+    ("options", "marked"), [({}, True), ({"export": False, "list": True}, True), ({"args": ("site.yml",)}, False)]
+)
+def test_what_may_be_exported_has_plain_strings(fleet, monkeypatch, options, marked):
     templating = pytest.importorskip("ansible.template")
     if not hasattr(templating, "is_trusted_as_template"):
         pytest.skip("strings are not tagged before ansible-core 2.19")
+    monkeypatch.setattr("ansible.context.CLIARGS", options)
     found = fleet({"01-hosts.yml": HOSTS, "90-plan.yml": PLAN})
-
-    def strings(value):
-        if isinstance(value, (dict, list)):
-            for entry in value.values() if isinstance(value, dict) else value:
-                yield from strings(entry)
-        elif isinstance(value, str):
-            yield value
-
     values = [found.hosts["web1"].vars["dualstack"], found.groups["all"].vars["dualstack_plan"]]
-    assert all(templating.is_trusted_as_template(each) for value in values for each in strings(value))
+    assert {templating.is_trusted_as_template(each) for value in values for each in strings(value)} == {marked}
 
 
 def test_the_example_inventory_is_sound():

@@ -2,7 +2,6 @@
 
 import copy
 import ipaddress
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -660,17 +659,11 @@ def test_the_first_address_of_a_block_is_a_warning():
     )
 
 
-def test_the_cost_grows_with_the_fleet_and_no_faster():
-    plan = changed("classes.client.fields", [{"name": "unit", "bits": 16, "var": "unit"}])
-
-    def cost(count):
-        hosts = {f"w{number}": {"groups": ["all", "clients"], "unit": number} for number in range(1, count + 1)}
-        best = float("inf")
-        for _attempt in range(3):
-            start = time.process_time()
-            allocate(hosts, plan, Ledger())
-            best = min(best, time.process_time() - start)
-        return best
-
-    cost(200)
-    assert cost(4000) <= 3 * cost(2000)
+def test_the_disputed_anycast_identifier_is_a_warning():
+    plan = changed("classes.client.block", "::ffff:ffff:ffff:0/112")
+    plan["classes"]["client"]["fields"] = [{"name": "unit", "bits": 16, "var": "unit"}]
+    assert warned(plan, {"w": {"groups": ["clients"], "unit": 0xFF7E}}) == ()
+    assert warned(plan, {"w": {"groups": ["clients"], "unit": 0xFF7F}}) == (
+        "W315 client/w: 2001:db8:100:1:ffff:ffff:ffff:ff7f: RFC 6164 section 6 counts it to the subnet anycast "
+        "addresses in one place of two; avoid it",
+    )

@@ -59,7 +59,7 @@ HELD = ledger_of(
     ],
     "x",
 )
-SUMMARY = read_plan(PLAN)[0].summary(HELD.holders.values(), "2026-03-01")
+SUMMARY = read_plan(PLAN)[0].summary(HELD.records, "2026-03-01")
 
 
 def titles(svg):
