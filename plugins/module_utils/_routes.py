@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ._errors import DualStackError, InputError
-from ._rtnetlink import TABLE_MAIN, UNICAST, UNREACHABLE, Change, KernelRoute
+from ._rtnetlink import LOCAL, TABLE_MAIN, UNICAST, UNREACHABLE, Change, KernelRoute
 
-KINDS = {"unicast": UNICAST, "unreachable": UNREACHABLE}
-KIND_NAMES = {UNICAST: "unicast", 6: "blackhole", UNREACHABLE: "unreachable", 8: "prohibit"}
+KINDS = {"unicast": UNICAST, "local": LOCAL, "unreachable": UNREACHABLE}
+KIND_NAMES = {UNICAST: "unicast", LOCAL: "local", 6: "blackhole", UNREACHABLE: "unreachable", 8: "prohibit"}
 PROTOCOL_NAMES = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra"}
 _FIELDS = {"dest", "via", "dev", "type", "metric"}
 _HEADER = "# Written by dualstack.fleet.edge_routes; read at boot by: ip -6 -force -batch FILE\n"
@@ -37,7 +37,7 @@ class Route:
     metric: int = 1024
 
     def __str__(self) -> str:
-        words = ["unreachable"] if self.type == "unreachable" else []
+        words = [] if self.type == "unicast" else [self.type]
         words.append(prefix_text(self.dest, self.length))
         words += ["via", address_text(self.via)] if self.via else []
         words += ["dev", self.dev] if self.dev else []
@@ -178,7 +178,8 @@ def _parse_route(record: Mapping[str, object], metric: int, deleting: bool) -> R
         raise ValueError("dest is missing: name the prefix that is routed")
     dest, length = _labelled("dest", str(given["dest"]), parse_prefix)
     via = _labelled("via", str(given["via"]), parse_address) if "via" in given else b""
-    kind, dev = str(given.get("type", "unicast")), str(given.get("dev", ""))
+    kind = str(given.get("type", "unicast"))
+    dev = str(given.get("dev", "lo" if kind == "local" else ""))
     try:
         number = int(str(given.get("metric", metric)))
     except ValueError:
@@ -200,12 +201,14 @@ def _labelled(name: str, text: str, parse: Callable[[str], T]) -> T:
 
 def _check_shape(route: Route) -> None:
     if route.type not in KINDS:
-        raise ValueError(f"type {route.type!r} of {route} is not known: use unicast or unreachable")
+        raise ValueError(f"type {route.type!r} of {route} is not known: use unicast, local or unreachable")
     if route.type == "unreachable" and (route.via or route.dev):
         raise ValueError(f"{route}: an unreachable route has no via and no dev: remove them")
     if route.type == "unicast" and not route.via and not route.dev:
         raise ValueError(f"{route} has no next hop: give via, or dev, or type: unreachable")
-    if route.length > 64 and not (route.length == 128 and route.dev and not route.via):
+    if route.type == "local":
+        _check_local(route)
+    elif route.length > 64 and not (route.length == 128 and route.dev and not route.via):
         raise ValueError(
             f"dest {prefix_text(route.dest, route.length)} is longer than /64: route whole /64 prefixes to a next hop, "
             "or a /128 with dev and without via"
@@ -216,6 +219,16 @@ def _check_shape(route: Route) -> None:
         raise ValueError(f"via {address_text(route.via)} is link-local: name its interface in dev")
     if route.via and (route.via[0] == 0xFF or route.via == bytes(16)):
         raise ValueError(f"via {address_text(route.via)} cannot be a next hop: name a unicast address")
+
+
+def _check_local(route: Route) -> None:
+    if route.via or route.dev != "lo":
+        raise ValueError(f"{route}: a local route stands on lo and has no via: remove via and dev")
+    if route.length < 64:
+        raise ValueError(
+            f"dest {prefix_text(route.dest, route.length)} is shorter than /64: this host would answer for every "
+            "address in it; name a prefix inside its own /64"
+        )
 
 
 def _check_host(route: Route, own: Collection[bytes], devices: Collection[str] | None) -> None:
@@ -482,7 +495,7 @@ def records(here: KernelRoute, names: Mapping[int, str]) -> list[dict[str, objec
     found = []
     for gateway, index in here.gateways:
         record: dict[str, object] = {"dest": prefix_text(here.dest, here.length)}
-        if here.kind == UNICAST:
+        if here.kind in (UNICAST, LOCAL):
             record.update({"via": address_text(gateway)} if gateway else {})
             record.update({"dev": names[index]} if index in names else {})
         record["type"] = KIND_NAMES.get(here.kind, str(here.kind))
@@ -495,7 +508,7 @@ def present_text(here: KernelRoute, names: Mapping[int, str]) -> str:
     """Return the ip(8) words of a route as the kernel reported it, with its protocol, metric and table."""
     words = []
     for gateway, index in here.gateways:
-        if here.kind == UNICAST:
+        if here.kind in (UNICAST, LOCAL):
             words += ["via", address_text(gateway)] if gateway else []
             words += ["dev", names.get(index, str(index))] if index else []
     kind = "" if here.kind == UNICAST else KIND_NAMES.get(here.kind, str(here.kind)) + " "

@@ -33,7 +33,9 @@ options:
     elements: dict
     suboptions:
       dest:
-        description: The destination, a prefix without host bits of at most 64 bits; or a /128 with O(config[].dev).
+        description:
+          - The destination, a prefix without host bits of at most 64 bits; or a /128 with O(config[].dev); or one
+            of at least 64 bits with O(config[].type=local).
         type: str
         required: true
       via:
@@ -43,9 +45,12 @@ options:
         description: The interface. Without it the kernel chooses by O(config[].via).
         type: str
       type:
-        description: V(unreachable) answers with an ICMPv6 error (RFC 4443 section 3.1) and stops routing loops.
+        description:
+          - V(unreachable) answers with an ICMPv6 error (RFC 4443 section 3.1) and stops routing loops.
+          - V(local) makes every address of the prefix this host's own, without putting any on an interface. It
+            belongs in the table V(255) and stands on C(lo).
         type: str
-        choices: [unicast, unreachable]
+        choices: [unicast, local, unreachable]
         default: unicast
       metric:
         description: The metric of this route, where it differs from O(metric).
@@ -78,7 +83,7 @@ options:
     type: int
     default: 250
   table:
-    description: The number of the routing table; V(254) is main.
+    description: The number of the routing table; V(254) is main, V(255) is local.
     type: int
     default: 254
   metric:
@@ -121,6 +126,14 @@ EXAMPLES = r"""
     state: overridden
     within: ["2001:db8:200::/48"]
     max_delete: 20
+
+- name: Answer for every address of two virtual hosts' prefixes
+  dualstack.fleet.edge_routes:
+    name: vhosts
+    table: 255
+    config:
+      - {dest: "2001:db8:200:1011:5409::/80", type: local}
+      - {dest: "2001:db8:200:1011:b109::/80", type: local}
 
 - name: See the routes that we made
   dualstack.fleet.edge_routes:
@@ -187,7 +200,7 @@ ROUTE = {
     "dest": {"type": "str", "required": True},
     "via": {"type": "str"},
     "dev": {"type": "str"},
-    "type": {"type": "str", "choices": ["unicast", "unreachable"], "default": "unicast"},
+    "type": {"type": "str", "choices": ["unicast", "local", "unreachable"], "default": "unicast"},
     "metric": {"type": "int"},
 }
 

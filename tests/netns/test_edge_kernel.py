@@ -1,9 +1,12 @@
 """The kernel's side of the edge routes, in a network namespace that each test makes for itself. Needs root."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import pathlib
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -12,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "plugins"))
 
-from module_utils import _edge
+from module_utils import _edge, _rtnetlink
 from module_utils._edge import Request, run
 from module_utils._errors import DualStackError, InputError
 
@@ -183,3 +186,62 @@ def test_other_tables_and_thousands_of_routes(change):
     assert ours() == []
     assert len(ip("route show table 1000").splitlines()) == 2000
     assert change(*many, scope=scope, state="deleted")["stats"]["deleted"] == 2000
+
+
+VHOSTS = [{"dest": f"2001:db8:200:11:{index:x}::/80", "type": "local"} for index in range(1, 10_001)]
+ONE_MORE = {"dest": "2001:db8:200:11:b109::/80", "type": "local"}
+PRESENT = {"name": "vhosts", "scope": _edge.Scope(table=255), "state": "overridden", "within": ["::/0"]}
+
+
+@contextlib.contextmanager
+def netlink_events():
+    """Collect the (message type, destination, length) of every event of our routes inside the block."""
+    found = []
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    with link:
+        link.bind((0, 1 << 10))  # RTMGRP_IPV6_ROUTE
+        yield found
+        link.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while data := link.recv(1 << 16):
+                kind = struct.unpack_from("=H", data, 4)[0]
+                length, protocol = data[17], data[21]
+                if protocol == 250:
+                    found.append((kind, _rtnetlink.attributes(data[28:])[1], length))
+
+
+def test_one_virtual_host_of_ten_thousand_comes_and_goes_alone(change):
+    ip("route add unreachable 2001:db8:200:11::/64 metric 4096")
+    outgoing = ip("route get 2001:db8:100:1::99")
+    assert change(*VHOSTS, **PRESENT)["stats"]["added"] == 10_000
+    with socket.create_server(("::", 8080), family=socket.AF_INET6) as server:
+        client = socket.create_connection(("2001:db8:200:11:7::1", 8080), timeout=5)
+        session, _address = server.accept()
+        with netlink_events() as events, client, session:
+            added = change(*VHOSTS, ONE_MORE, **PRESENT)
+            removed = change(*VHOSTS, **PRESENT)
+            client.sendall(b"still here")
+            assert session.recv(99) == b"still here"
+    for told, side in ((added, "after"), (removed, "before")):
+        assert [len((part["before"] + part["after"]).splitlines()) for part in told["diff"]] == [1, 1]
+        assert all("2001:db8:200:11:b109::/80" in part[side] for part in told["diff"])
+    dest = socket.inet_pton(socket.AF_INET6, "2001:db8:200:11:b109::")
+    assert events == [(_rtnetlink.RTM_NEWROUTE, dest, 80), (_rtnetlink.RTM_DELROUTE, dest, 80)]
+    assert not change(*VHOSTS, **PRESENT)["changed"]
+    assert ip("route get 2001:db8:100:1::99") == outgoing
+    ask = ["ip", "-6", "route", "get", "2001:db8:200:11:b109::1"]
+    assert "No route to host" in subprocess.run(ask, check=False, capture_output=True, text=True).stderr
+
+
+def test_local_routes_come_back_from_their_file_and_go_without_the_kernels_own(change):
+    change(*VHOSTS[:3], **PRESENT)
+    own = ip("route show table 255 proto 2")
+    ip("route flush table 255 proto 250")
+    subprocess.run(["ip", "-6", "-force", "-batch", str(change.file.with_name("vhosts.batch"))], check=True)
+    assert not change(*VHOSTS[:3], **PRESENT)["changed"]
+    assert change(name="vhosts", scope=PRESENT["scope"], state="gathered")["gathered"][0]["type"] == "local"
+    gone = {**PRESENT, "state": "deleted", "max_delete": "100%"}
+    assert change(**gone)["stats"]["deleted"] == 3
+    assert ip("route show table 255 proto 250") == ""
+    assert ip("route show table 255 proto 2") == own
+    assert not change.file.with_name("vhosts.batch").exists()

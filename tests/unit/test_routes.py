@@ -75,6 +75,9 @@ HAVE = kernel("2001:db8:200:11::/64", "2001:db8:100:1::c:11")
         ({"dest": "2001:db8:200:11::/64", "via": "2001:db8::1", "metric": "low"}, "low"),
         ({"dest": "2001:db8:200:11::/64", "via": "2001:db8::1", "gateway": "x"}, "gateway"),
         ({"via": "2001:db8::1"}, "dest is missing"),
+        ({"dest": "2001:db8:200::/48", "type": "local"}, "shorter than /64"),
+        ({"dest": "2001:db8:200:11:1::/80", "type": "local", "via": "2001:db8::1"}, "remove via"),
+        ({"dest": "2001:db8:200:11:1::/80", "type": "local", "dev": "eth0"}, "stands on lo"),
     ],
 )
 def test_a_bad_route_is_refused_with_its_place_and_reason(record, word):
