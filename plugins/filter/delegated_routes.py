@@ -12,7 +12,8 @@ author:
 short_description: The static routes that an edge router needs for the plan's delegated prefixes
 description:
   - Takes the C(dualstack) records of hosts, as the inventory plugin P(dualstack.fleet.plan#inventory) makes them, and
-    returns one route for each delegated prefix, by the host's own address as next hop.
+    returns one route for each delegated prefix, by the host's own address as next hop, and one for each prefix of a
+    vhost that is not in the host's own (C(routed_vhosts)).
   - Hosts without a delegated prefix give no route.
 positional: device
 options:
@@ -47,8 +48,12 @@ from ansible.errors import AnsibleFilterError
 def delegated_routes(records, device=""):
     """Return the routes of RECORDS for a router whose interface on their network is DEVICE."""
     try:
-        wanted = [record for record in records if record["delegated_prefix"]]
-        routes = [{"dest": record["delegated_prefix"], "via": record["next_hop"]} for record in wanted]
+        routes = [
+            {"dest": prefix, "via": record["next_hop"]}
+            for record in records
+            for prefix in (record["delegated_prefix"], *record.get("routed_vhosts", ()))
+            if prefix
+        ]
     except (KeyError, TypeError) as error:
         raise AnsibleFilterError(
             f"delegated_routes: not a record of the plan: {error}; pass hostvars' `dualstack`"

@@ -122,6 +122,9 @@ options:
       - C(delegate.vhosts) gives every name in a host variable a prefix in the host's delegated prefix, with C(length)
         (bits, default 80), C(var) (default C(dualstack_vhosts)) and C(kind), which is C(auto) (the variable is a list
         of names, the ledger has the indices) or C(pinned) (the variable maps names to quoted hex strings).
+      - With C(delegate.vhosts.scope=site), the vhosts of all hosts of the class share the /64
+        C(delegate.vhosts.prefix). A vhost then keeps its prefix on another host, and the edge has a route for each. By
+        default (C(host)) it is in the host's own prefix, which one route covers, and changes when it moves.
       - C(gateway=false) gives the hosts of the class (routers) the gateway C("").
       - C(start) says where a new host of kind C(auto) gets its index. C(hash), the default, spreads them, so that two
         branches that add hosts rarely meet. C(sequential) takes the lowest, C(sparse) leaves the most room (RFC 3531).
@@ -192,6 +195,7 @@ classes:
 #   unreachable: 2001:db8:200:2a3f::/64    # the host's route against loops (RFC 7084 WPD-5)
 #   vhosts: {}
 #   ptr: f.3.a.2.c.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.1.0.8.b.d.0.1.0.0.2.ip6.arpa
+# With vhosts of scope site, `routed_vhosts` is the list of their prefixes.
 # With several prefixes in the network, `networks` is a list with the address-dependent keys for each.
 """
 

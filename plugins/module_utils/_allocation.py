@@ -19,6 +19,7 @@ from ._numbering import CLASS, POOL, Missing, Place, Work
 from ._plan import HostClass, Plan
 
 FEWEST_GUARDED = 20
+OF_VHOSTS = ("vhost/", "site/")
 BY_POOL = attrgetter("pool", "identity")
 EVENTS = ("added", "restored", "released", "renamed", "collected")
 
@@ -93,10 +94,11 @@ def widths(plan: Plan, ledger: Ledger) -> dict[str, int]:
     """Return the hexadecimal digits of an index in each pool of PLAN and, as far as it is known, of LEDGER."""
     bits = {pool.ledger_pool: pool.bits for pool in plan.pools.values()}
     bits.update((entry.ledger_pool, entry.bits) for entry in plan.classes.values())
-    rules = [each.delegate.vhosts for each in plan.classes.values() if each.delegate and each.delegate.vhosts]
+    rules = [(each.vhost_pool(""), each.vhosts) for each in plan.classes.values() if each.vhosts]
     if rules:
-        widest = max(rule.bits for rule in rules)
+        widest = max(rule.bits for _pool, rule in rules)
         bits.update((pool, widest) for pool in ledger.holders if pool.startswith("vhost/"))
+        bits.update((pool, rule.bits) for pool, rule in rules if rule.prefix)
     return {pool: max(1, -(-number // 4)) for pool, number in bits.items()}
 
 
@@ -213,7 +215,7 @@ class _Book:
         del self.indices[record.pool][record.identity]
 
     def days(self, pool: str) -> int:
-        return self.plan.vhost_days if pool.startswith("vhost/") else self.plan.quarantine_days
+        return self.plan.vhost_days if pool.startswith(OF_VHOSTS) else self.plan.quarantine_days
 
     def problem(self, code: str, message: str) -> None:
         self.problems.append(f"{code} {message}")
@@ -281,8 +283,8 @@ class _Book:
             for index in same:
                 space.take(index)
             return space
-        assert entry.delegate.vhosts is not None
-        length = entry.delegate.vhosts.length
+        assert entry.vhosts is not None
+        length = entry.vhosts.length
         barred = [(low >> (128 - length), high >> (128 - length)) for low, high, _code, _name in RESERVED]
         return _Space(missing.pool, length - 64, 1, "hash", barred)
 
@@ -306,23 +308,24 @@ class _Book:
             self.problem("E309", f"rename {old}: {new!r} is not a name; write the new identity in quotes")
             return
         vhosts = {f"vhost/{old}": f"vhost/{new}"}
-        mine = [record for record in self.ledger.records if record.identity == old or record.pool in vhosts]
+        mine = [
+            (
+                record,
+                record._replace(pool=vhosts[record.pool]) if record.pool in vhosts else record._replace(identity=new),
+            )
+            for record in self.ledger.records
+            if record.pool in vhosts or (record.identity == old and not record.pool.startswith(OF_VHOSTS))
+        ]
         if not mine:
             self.problem("E309", f"rename {old}: the ledger has no record of it; correct the name")
-        for record in mine:
-            found = record._replace(pool=vhosts.get(record.pool, record.pool))
+        for record, found in mine:
             stays = found.pool == record.pool
             taken = self.ledger.active(found.pool, new) if stays else self.ledger.holder(found.pool, found.number)
             if taken is not None:
                 reason = f"{new} has records of pool {found.pool} already"
                 self.problem("E309", f"rename {old}: {reason}; choose another name, or prune {new} first")
                 return
-        for record in mine:
-            found = record._replace(pool=vhosts.get(record.pool, record.pool))
-            if not record.pool.startswith("vhost/"):
-                found = found._replace(identity=new)
-            elif record.pool not in vhosts:
-                continue
+        for record, found in mine:
             self.drop(record)
             self.events["renamed"].append(self.put(found))
 

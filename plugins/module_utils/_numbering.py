@@ -139,6 +139,8 @@ class _Layout:
 
     def whole(self, number: int) -> Prefix:
         """Return the /64 in which the vhosts of the host with the NUMBERth delegated prefix are."""
+        if self.rule and self.rule.prefix:
+            return self.rule.prefix
         assert self.pool is not None
         return Prefix(self.pool.cut(number).value, 64)
 
@@ -163,6 +165,8 @@ class _Layout:
                 found["vhosts"] = {
                     vhost: mark(f"{text(whole | each << 128 - length)}/{length}") for vhost, each in vhosts.items()
                 }
+                if self.rule.prefix:
+                    found["routed_vhosts"] = [*found["vhosts"].values()]
         if len(self.links) > 1:
             found["networks"] = [link.record(index, mark) for link in self.links]
         return found
@@ -225,10 +229,9 @@ class Work:
         shared = {"class": entry.name, "delegated_prefix": "", "unreachable": ""}
         disputed = DISPUTED - (entry.block.value & IID_MASK)
         pool = self.plan.pools[entry.delegate.pool] if entry.delegate else None
-        rule = entry.delegate.vhosts if entry.delegate else None
         odd = frozenset(index for index in (0, disputed) if 0 <= index < 1 << entry.bits)
         suspect = _validate.has_unusable(entry, network)
-        return _Layout(entry, suspect, shared, links, odd, self.claims[entry.ledger_pool], pool, rule)
+        return _Layout(entry, suspect, shared, links, odd, self.claims[entry.ledger_pool], pool, entry.vhosts)
 
     def pins_against_ledger(self, entry: HostClass) -> None:
         if entry.track and entry.kind != "auto":
@@ -288,6 +291,8 @@ class Work:
             self.problem("E212", f"{name}: {reason}; give classes.{entry.name} a delegate for it")
         if layout.rule and variables.get(layout.rule.variable):
             vhosts = self.vhosts(layout, name, identity, number, variables[layout.rule.variable])
+            if layout.rule.prefix and not self.alone(layout, identity, vhosts, mine):
+                return
         self.places[name] = Place(layout, identity, index, number, vhosts)
 
     def introduce(self, name: str) -> tuple[_Layout, str, Claim] | None:
@@ -430,7 +435,7 @@ class Work:
             reason = f"{rule.variable} is a {kind(names)}; write a list of names, or names with quoted hex strings"
             self.problem("E209", f"{name}: {reason}")
             return NO_VHOSTS
-        pool = f"vhost/{identity}"
+        pool = layout.entry.vhost_pool(identity)
         known = self.recorded(rule, Missing(VHOST, pool, "", name, layout.entry.name), names)
         if known is not None:
             return known
@@ -453,6 +458,18 @@ class Work:
             else:
                 found[index] = vhost
         return {vhost: index for index, vhost in found.items()}
+
+    def alone(self, layout: _Layout, identity: str, vhosts: Mapping[str, int], mine: Claim) -> bool:
+        """Claim a host's VHOSTS in the site's prefix; False (and a problem) when another host has one of them."""
+        assert layout.rule is not None and layout.rule.prefix is not None
+        claims, before = self.claims[layout.entry.vhost_pool(identity)], len(self.problems)
+        for vhost, index in vhosts.items():
+            first = claims.setdefault(index, mine)
+            if first is not mine:
+                block = layout.rule.prefix.subnet(layout.rule.length, index)
+                whose = f"{block} is claimed by {first.holder} and {mine.holder} (vhost {vhost})"
+                self.problem("E208", f"{whose}; name each vhost on one host only")
+        return len(self.problems) == before
 
     def recorded(self, rule: Vhosts, missing: Missing, names: Collection[Any]) -> Mapping[str, int] | None:
         """Return the indices of vhosts with records and note those that are MISSING; None when each must be looked at.
@@ -504,7 +521,8 @@ class Work:
         held = self.ledger.holder(pool, index)
         if held and held.identity != vhost and not self.pin_against(f"{name}/{vhost}", str(pin), held, forced):
             return None
-        self.claims[pool].setdefault(index, Claim(vhost, class_name, pinned=True))
+        if rule.prefix is None:
+            self.claims[pool].setdefault(index, Claim(vhost, class_name, pinned=True))
         return index
 
     def count(self) -> None:
@@ -517,6 +535,8 @@ class Work:
         sizes = {pool.ledger_pool: (f"pools.{pool.name}", pool.bits) for pool in self.plan.pools.values()}
         for each in self.plan.classes.values():
             sizes[each.ledger_pool] = (f"classes.{each.name}", each.bits)
+            if each.vhosts and each.vhosts.prefix:
+                sizes[each.vhost_pool("")] = (f"classes.{each.name}.delegate.vhosts", each.vhosts.bits)
         for pool, (place, bits) in sizes.items():
             taken = self.taken(pool)
             if taken * 10 > 8 << bits:

@@ -81,11 +81,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Vhosts:
-    """How the names in a host variable get prefixes in the host's delegated prefix."""
+    """How the names in a host variable get prefixes, in the host's delegated one or in PREFIX, that of a site."""
 
     length: int
     variable: str
     kind: str
+    prefix: Prefix | None = None
 
     @cached_property
     def bits(self) -> int:
@@ -131,6 +132,15 @@ class HostClass:
     def ledger_pool(self) -> str:
         """The name under which the ledger keeps this class's indices."""
         return f"{self.network}/{self.name}"
+
+    @cached_property
+    def vhosts(self) -> Vhosts | None:
+        """How the names on its hosts get prefixes."""
+        return self.delegate.vhosts if self.delegate else None
+
+    def vhost_pool(self, identity: str) -> str:
+        """Return the name under which the ledger keeps the indices of the vhosts of the host IDENTITY."""
+        return f"site/{self.name}" if self.vhosts and self.vhosts.prefix else f"vhost/{identity}"
 
 
 @dataclass(frozen=True)
@@ -286,7 +296,7 @@ class _Reader:
 
     def network(self, name: str, value: object, place: str) -> Network | None:
         before = len(self.problems)
-        if name in ("pool", "vhost"):
+        if name in ("pool", "vhost", "site"):
             self.problem("E100", place, f"{name} begins other names in the ledger; give the network another name")
         entry = self.mapping(value, place, "prefixes gateway on_link reserved")
         prefixes = self.prefixes(entry.get("prefixes"), f"{place}.prefixes")
@@ -429,10 +439,18 @@ class _Reader:
         return Delegate(pool, index, groups, vhosts)
 
     def vhosts(self, value: object, place: str) -> Vhosts:
-        entry = self.mapping(value, place, "length var kind")
+        entry = self.mapping(value, place, "length var kind scope prefix")
         length = self.number(entry.get("length", 80), f"{place}.length", 65, 124)
         variable = self.text(entry.get("var", "dualstack_vhosts"), f"{place}.var")
-        return Vhosts(length or 80, variable, self.choice(entry, "kind", place, "auto pinned"))
+        prefix = None
+        scope = self.choice(entry, "scope", place, "host site")
+        if scope == "site":
+            prefix = self.guard("E101", f"{place}.prefix", parse_prefix, entry.get("prefix"))
+            if prefix and prefix.length != 64:
+                self.problem("E209", f"{place}.prefix", f"{prefix} is not a /64; give the /64 that the vhosts share")
+        elif scope and "prefix" in entry:
+            self.problem("E100", f"{place}.prefix", "belongs to scope: site; remove it or change scope")
+        return Vhosts(length or 80, variable, self.choice(entry, "kind", place, "auto pinned"), prefix)
 
     def quarantine(self, value: object) -> dict[str, int]:
         entry = self.mapping(value, "quarantine", "days vhost_days")

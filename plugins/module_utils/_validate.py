@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import combinations
+from itertools import combinations, product
 
 from ._addresses import (
     DOCUMENTATION,
@@ -53,6 +53,13 @@ def _places(plan: Plan) -> Iterator[tuple[str, Prefix]]:
     yield from _network_places(plan)
     for pool in plan.pools.values():
         yield f"pools.{pool.name}.prefix", pool.prefix
+    yield from _vhost_places(plan)
+
+
+def _vhost_places(plan: Plan) -> Iterator[tuple[str, Prefix]]:
+    for entry in plan.classes.values():
+        if entry.vhosts and entry.vhosts.prefix:
+            yield f"classes.{entry.name}.delegate.vhosts.prefix", entry.vhosts.prefix
 
 
 def _network_places(plan: Plan) -> Iterator[tuple[str, Prefix]]:
@@ -88,12 +95,13 @@ def _links(plan: Plan) -> Iterator[str]:
 def _overlaps(plan: Plan) -> Iterator[str]:
     networks = list(_network_places(plan))
     pools = [(f"pools.{pool.name}.prefix", pool.prefix) for pool in plan.pools.values()]
-    for place, prefix in networks + pools if plan.aggregate else ():
+    vhosts = list(_vhost_places(plan))
+    for place, prefix in networks + pools + vhosts if plan.aggregate else ():
         if not any(whole.contains(prefix) for whole in plan.aggregate):
             known = ", ".join(str(whole) for whole in plan.aggregate)
             yield f"E105 {place}: {prefix} is outside the aggregate ({known}); correct it or add to aggregate"
-    for group in (networks, pools):
-        for (place, prefix), (other_place, other) in combinations(group, 2):
+    for pairs in (combinations(networks, 2), combinations(pools + vhosts, 2), product(networks, vhosts)):
+        for (place, prefix), (other_place, other) in pairs:
             if prefix.overlaps(other):
                 yield f"E105 {other_place} {other} overlaps {place} {prefix}; make them disjoint"
 

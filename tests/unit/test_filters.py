@@ -107,3 +107,16 @@ def test_allocate_changes_nothing_that_it_is_given():
 def test_each_filter_has_its_own_file(name):
     module = importlib.import_module(f"ansible_collections.dualstack.fleet.plugins.filter.{name}")
     assert list(module.FilterModule().filters()) == [name]
+
+
+def test_routes_lead_to_delegated_prefixes_and_to_the_vhosts_of_a_site():
+    host = {"delegated_prefix": "2001:db8:200:7::/64", "next_hop": "2001:db8:100:1::c:7"}
+    site = {**host, "routed_vhosts": ["2001:db8:300:1:7::/80"]}
+    assert call("delegated_routes", [host, {"delegated_prefix": "", "next_hop": "2001:db8:100:1::b:1"}]) == [
+        {"dest": "2001:db8:200:7::/64", "via": "2001:db8:100:1::c:7"}
+    ]
+    assert call("delegated_routes", [site], "eth0")[1] == {
+        "dest": "2001:db8:300:1:7::/80",
+        "via": "2001:db8:100:1::c:7",
+        "dev": "eth0",
+    }

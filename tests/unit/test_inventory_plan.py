@@ -16,7 +16,13 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
+from ansible.template import Templar
 from ansible.utils.display import Display
+
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19 a string is a template
+    trust_as_template = str
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = pathlib.Path(__file__).parents[2] / "inventories" / "example"
@@ -198,6 +204,24 @@ def test_what_may_be_exported_has_plain_strings(fleet, monkeypatch, options, mar
     found = fleet({"01-hosts.yml": HOSTS, "90-plan.yml": PLAN})
     values = [found.hosts["web1"].vars["dualstack"], found.groups["all"].vars["dualstack_plan"]]
     assert {templating.is_trusted_as_template(each) for value in values for each in strings(value)} == {marked}
+
+
+@pytest.mark.parametrize(
+    ("changes", "unreachable"),
+    [
+        ({}, ["2001:db8:200:7::/64"]),
+        ({"unreachable": ""}, []),
+        ({"routed_vhosts": ["2001:db8:300:1:7::/80"]}, ["2001:db8:200:7::/64", "2001:db8:300:1:7::/80"]),
+    ],
+)
+def test_a_host_loops_nothing_that_is_routed_to_it(changes, unreachable):
+    record = {"on_link": False, "gateway": "", "unreachable": "2001:db8:200:7::/64", **changes}
+    loader = DataLoader()
+    values = loader.load_from_file(str(ROOT / "roles" / "interfaces" / "vars" / "main.yml"))
+    templar = Templar(loader, {"dualstack": record, "interfaces_ipv6_extra_routes": []})
+    assert templar.template(trust_as_template(values["__interfaces_routes"])) == [
+        {"dest": each, "type": "unreachable", "metric": 4096} for each in unreachable
+    ]
 
 
 def test_the_example_inventory_is_sound():

@@ -659,6 +659,42 @@ def test_the_first_address_of_a_block_is_a_warning():
     )
 
 
+SITE = {"scope": "site", "prefix": "2001:db8:300:1::/64", "kind": "pinned"}
+RULE = "classes.client.delegate.vhosts"
+
+
+def test_the_vhosts_of_a_site_share_a_prefix():
+    found = allocate({"web1": client(dualstack_vhosts={"shop": "7"})}, changed(RULE, SITE), HELD)["web1"]
+    assert found["vhosts"] == {"shop": "2001:db8:300:1:7::/80"}
+    assert found["routed_vhosts"] == ["2001:db8:300:1:7::/80"]
+    assert found["unreachable"] == "2001:db8:200:2a3f::/64"
+    assert "routed_vhosts" not in allocate(HOSTS, PLAN, HELD)["web1"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ({"scope": "site"}, f"E101 {RULE}.prefix: expected an IPv6 prefix"),
+        ({**SITE, "prefix": "2001:db8:300::/48"}, f"E209 {RULE}.prefix: 2001:db8:300::/48 is not"),
+        ({"prefix": "2001:db8:300:1::/64"}, f"E100 {RULE}.prefix: belongs to scope: site"),
+        ({**SITE, "scope": "rack"}, f"E100 {RULE}.scope: 'rack' is not one of host, site"),
+        ({**SITE, "prefix": "2001:db8:200:1::/64"}, f"E105 {RULE}.prefix 2001:db8:200:1::/64 overlaps pools.clients"),
+        ({**SITE, "prefix": "2001:db8:100:1::/64"}, f"E105 {RULE}.prefix 2001:db8:100:1::/64 overlaps networks.device"),
+        ({**SITE, "prefix": "fec0:0:0:1::/64"}, f"E102 {RULE}.prefix: fec0:0:0:1::/64 overlaps fec0::/10"),
+    ],
+)
+def test_the_prefix_of_a_site_is_checked(rule, problem):
+    found = errors(changed(RULE, rule), {"web1": client()})
+    assert len(found) == 1
+    assert found[0].startswith(problem)
+
+
+def test_a_reserved_index_of_a_site_is_refused():
+    found = errors(changed(RULE, SITE), {"web1": client(dualstack_vhosts={"shop": "200"})})
+    assert found[0].startswith("E206 vhost web1/shop: /80 index 0200 is reserved")
+    assert "of 2001:db8:300:1::/64" in found[0]
+
+
 def test_the_disputed_anycast_identifier_is_a_warning():
     plan = changed("classes.client.block", "::ffff:ffff:ffff:0/112")
     plan["classes"]["client"]["fields"] = [{"name": "unit", "bits": 16, "var": "unit"}]
