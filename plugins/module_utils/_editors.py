@@ -8,17 +8,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import _edit_apache, _edit_nginx, _edit_postfix
+from . import _edit_apache, _edit_nginx, _edit_postfix, _edit_pureftpd, _edit_sshd, _edit_varnish
 from ._edit_text import (
     Settings,
     additions,
     append,
     body,
-    bracketed,
     end,
     is_addition,
     is_ipv4,
-    is_loopback,
     literal,
     only_keys,
     scalar,
@@ -36,14 +34,15 @@ class Tree:
     """A format whose files include each other: each function takes the first one, and reads the others itself."""
 
     edit: Callable[[str, Read, Settings], dict[str, str]]
-    sites: Callable[[str, Read], list[Site]]
     sockets: Callable[[str, Read], set[Socket]]
+    sites: Callable[[str, Read], list[Site]] = lambda _root, _read: []
+    notes: Callable[[str, Read, Settings], list[str]] = lambda _root, _read, _settings: []
 
 
 def edit(form: str, text: str, settings: Settings) -> str:
     """Return TEXT of format FORM with SETTINGS; raise InputError with all problems."""
     if form in TREES:  # the text alone
-        return TREES[form].edit("", lambda _path: text, settings).get("", text)
+        return TREES[form].edit("", {"": text}.get, settings).get("", text)
     return FILES[form](text, settings)
 
 
@@ -221,91 +220,18 @@ def _nameservers(present: list[str], wanted: list[str]) -> list[str]:
     return [spelling[word] for word in [*chosen, *pool][:MAX_NAMESERVERS]]
 
 
-def _varnishd(text: str, settings: Settings) -> str:
-    only_keys(settings, "listen")
-    wanted = bracketed("listen", additions("listen", settings["listen"]))
-    spans = _exec_start(text)
-    problems: list[str] = []
-    for start, stop in reversed(spans):
-        command = text[start:stop]
-        try:
-            text = text[:start] + _varnishd_command(command, wanted) + text[stop:]
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return text
-
-
-def _exec_start(text: str) -> list[tuple[int, int]]:
-    """Return the span of each ExecStart value that is not empty, continuation lines included."""
-    pattern = re.compile(r"^[ \t]*ExecStart[ \t]*=[ \t]*((?:[^\\\n]|\\.|\\\r?\n)+)", re.MULTILINE)
-    return [match.span(1) for match in pattern.finditer(text) if match[1].strip()]
-
-
-def _varnishd_command(command: str, wanted: list[tuple[str, str]]) -> str:
-    found, problems = [], []
-    for match in re.finditer(r"(?<=\s)-a(?:[ \t]|\\\r?\n)*(\S+)", command):
-        word = match[1]
-        if "/" in word.partition(",")[0]:
-            continue  # a Unix socket
-        parts = re.fullmatch(r"(?:\w+=)?(\[[^]]*\]|[^][:,$\"'\\=]*)(?::(\d+))?((?:,[^$\"'\\]*)?)", word)
-        address = parts[1] if parts else ""
-        if parts is None or (address and address not in ("localhost", "*") and literal(address) is None):
-            problems.append(f"-a {word} is not ADDRESS:PORT; put literals there, or edit the unit by hand")
-            continue
-        found.append((match.end(), address, parts[2] or "80", parts[3]))
-    if problems:
-        raise InputError(problems)
-    changed = command
-    for stop, address, port, tail in reversed(found):
-        if not is_ipv4(address) or is_loopback(address):
-            continue
-        have = {(literal(other), number) for _stop, other, number, _tail in found}
-        wild = any(number == port and other in ("", "*", "[::]") for _stop, other, number, _tail in found)
-        first = next(
-            at for at, other, number, _tail in found if number == port and is_ipv4(other) and not is_loopback(other)
-        )
-        twins = [
-            f" -a {six}:{port}{tail}"
-            for six, only in wanted
-            if (not only or only == port) and not wild and (literal(six), port) not in have and stop == first
-        ]
-        changed = changed[:stop] + "".join(twins) + changed[stop:]
-    return changed
-
-
-def _pureftpd_bind(text: str, settings: Settings) -> str:
-    """Pure-FTPd's Bind takes one address and one port; only no address at all is both families."""
-    only_keys(settings, "address")
-    if scalar("address", settings["address"]):
-        raise InputError(["address: only the empty one makes Pure-FTPd listen on both families"])
-    lines = split_lines(text)
-    first = body(lines[0]).strip() if lines else ""
-    address, comma, port = first.partition(",")
-    if not comma or address in ("", "*"):
-        return text
-    if address != "0.0.0.0":
-        raise InputError(
-            [
-                f"Bind {first}: Pure-FTPd binds one address or all; with both families it would be all IPv4 addresses. "
-                f"If that is right, write ,{port} there; otherwise this host cannot be converted"
-            ]
-        )
-    return "".join([lines[0].replace(f"{address},", ",", 1), *lines[1:]])
-
-
 FILES: dict[str, Callable[[str, Settings], str]] = {
     "dovecot": _dovecot,
     "key_value": _key_value,
     "lines": _lines,
     "postfix": _edit_postfix.edit,
-    "pureftpd_bind": _pureftpd_bind,
     "resolv": _resolv,
-    "varnishd": _varnishd,
 }
 TREES = {
-    "apache": Tree(_edit_apache.edit, _edit_apache.sites, _edit_apache.sockets),
-    "nginx": Tree(_edit_nginx.edit, _edit_nginx.sites, _edit_nginx.sockets),
+    "apache": Tree(_edit_apache.edit, _edit_apache.sockets, _edit_apache.sites),
+    "nginx": Tree(_edit_nginx.edit, _edit_nginx.sockets, _edit_nginx.sites),
+    "pureftpd": Tree(_edit_pureftpd.edit, _edit_pureftpd.sockets),
+    "sshd": Tree(_edit_sshd.edit, _edit_sshd.sockets, notes=_edit_sshd.notes),
+    "varnish": Tree(_edit_varnish.edit, _edit_varnish.sockets, notes=_edit_varnish.notes),
 }
 FORMATS = (*FILES, *TREES)

@@ -23,7 +23,7 @@ from ._additions import Additions
 from ._additions import packed as packed_additions
 from ._additions import unpacked as unpacked_additions
 from ._command import Outcome, argv, run
-from ._edit_web import Read, overlap
+from ._edit_web import Read, Socket, overlap, reachable
 from ._editors import FORMATS, TREES, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
@@ -80,6 +80,7 @@ class Request:
     restart: tuple[Command, ...] = ()
     checks: tuple[Listener | Resolver, ...] = ()
     sites: bool = False
+    listeners: tuple[str, ...] = ()
     commands: tuple[Command, ...] = ()
     unit: str = ""
     log: str = ""
@@ -107,6 +108,7 @@ class Result:
     commands: tuple[str, ...] = ()
     diff: tuple[dict[str, str], ...] = ()
     skipped: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class _Failure(Exception):
@@ -146,6 +148,9 @@ def parse(params: Params) -> Request:
         checks=tuple(checks),
         commands=tuple(commands),
         sites=any(entry.get("sites") for _place, entry in _entries(params, "verify")),
+        listeners=tuple(
+            str(entry.get("expect", "")) for _place, entry in _entries(params, "verify") if entry.get("listeners")
+        ),
         unit=str(params.get("unit") or ""),
         log=str(params.get("log") or ""),
         programs=tuple(map(str, _list(params, "program"))),
@@ -215,13 +220,14 @@ def _check(
     commands: list[Command],
     problems: list[str],
 ) -> None:
-    kinds = [kind for kind in ("port", "command", "resolver", "sites") if kind in entry]
+    kinds = [kind for kind in ("port", "command", "resolver", "sites", "listeners") if kind in entry]
     if len(kinds) != 1:
         problems.append(
-            f"{place}: needs exactly one of port, command, resolver and sites, has {' and '.join(kinds) or 'none'}"
+            f"{place}: needs exactly one of port, command, resolver, sites and listeners, "
+            f"has {' and '.join(kinds) or 'none'}"
         )
-    elif kinds == ["sites"]:
-        pass
+    elif kinds in (["sites"], ["listeners"]):
+        _compiles(entry, place, problems)
     elif kinds == ["command"]:
         commands.append(_command(entry["command"], f"{place}.command", problems))
     elif kinds == ["resolver"]:
@@ -238,10 +244,15 @@ def _check(
             checks += [Listener(port, family, address, expect, send) for address, family in places]
         if unknown := [family for family in families if family not in FAMILIES]:
             problems.append(f"{place}: families has {', '.join(unknown)}; write ipv4 or ipv6")
-        try:
-            re.compile(expect)
-        except re.error as error:
-            problems.append(f"{place}: expect {expect!r} is not a regular expression: {error}")
+        _compiles(entry, place, problems)
+
+
+def _compiles(entry: dict[str, object], place: str, problems: list[str]) -> None:
+    expect = str(entry.get("expect", ""))
+    try:
+        re.compile(expect)
+    except re.error as error:
+        problems.append(f"{place}: expect {expect!r} is not a regular expression: {error}")
 
 
 def _family(address: str) -> tuple[str, ...]:
@@ -432,6 +443,7 @@ class _Run:
         self.checks: Sequence[Check] = request.checks
         self.apply = request.apply
         self.logged = _size(request.log)
+        self.warnings: list[str] = []
 
     def execute(self, check_mode: bool) -> Result:
         request = self.request
@@ -462,10 +474,11 @@ class _Run:
             tuple(change.after.path for change in shown),
             tuple(commands if check_mode else self.ran),
             tuple(_diff(change) for change in shown),
+            warnings=tuple(self.warnings),
         )
 
     def _look(self, plan: Sequence[Change], needed: bool, check_mode: bool) -> None:
-        """Read from the configuration which sites there are to ask, and whether a reload can bind its listeners."""
+        """Read from the configuration what there is to ask and to tell, and whether a reload can bind its listeners."""
         before, found, after = (
             _reader(lambda path, states=states: states.get(path) or _load(path))  # type: ignore[misc]
             for states in (
@@ -480,6 +493,9 @@ class _Run:
             if tree is None or after(path) is None:
                 continue
             ports += (int(port) for _address, port in tree.sockets(path, found) if port.isdigit())
+            self.warnings += tree.notes(path, after, wanted.settings)
+            for expect in self.request.listeners:
+                self.checks = (*self.checks, *_listener_checks(tree.sockets(path, after), expect))
             if self.request.sites and not check_mode:
                 self.checks = (*self.checks, *site_checks(tree.sites(path, after), needed))
             if needed and self.request.restart:
@@ -688,6 +704,19 @@ def _put_back(state: FileState) -> None:
 
 def _told(failure: _Failure) -> str:
     return f"{failure.step} failed" + (f": {failure.command}" if failure.command else "") + f": {failure.output}"
+
+
+def _listener_checks(sockets: set[Socket], expect: str) -> list[Listener]:
+    """Return a check for each address of each port."""
+    found = []
+    for port in sorted({port for _address, port in sockets}):
+        addresses = [address for address, number in sockets if number == port]
+        found += [
+            Listener(int(port), _family(address), address, expect)
+            for family in reachable(addresses, ())
+            for address in family
+        ]
+    return found
 
 
 def _ipv4(checks: Sequence[Check]) -> list[Check]:

@@ -74,12 +74,18 @@ options:
             dictionary of IPv6 networks by the IPv4 networks that they belong to. With C(networks), lists of clients
             get the IPv6 twins of what they name; a list of which no twin is known is refused.
           - V(resolv) has C(nameserver), see resolv.conf(5). Three servers at most, the first stays first.
-          - V(varnishd) has C(listen), for the C(-a) options of a unit's ExecStart, see varnishd(1).
-          - V(pureftpd_bind) has C(address), for the file C(Bind) of pure-ftpd-wrapper(8), where only no address at
-            all is both families.
+          - V(sshd) is for sshd_config(5) and what it includes. It has C(ListenAddress), for listeners on one IPv4
+            address, while one on all of IPv4 gets all of IPv6. C(AddressFamily inet) is refused unless C(AddressFamily)
+            is V(any). C(networks) completes AllowUsers, DenyUsers and Match Address; what it does not know is told in
+            a warning, and refused for DenyUsers. C(keys), patterns of files of authorized keys, are looked at only.
+          - V(varnish) is for the packaged unit, and edits the ExecStart of the host's own unit and drop-ins, see
+            varnishd(1). It has C(listen), for listeners on one IPv4 address, as V(sshd) has. Access lists of the VCL
+            that name IPv4 clients only are told in a warning.
+          - V(pureftpd) is for C(/etc/default/pure-ftpd-common), and edits the options of pure-ftpd-wrapper(8).
+            C(IPV4Only) and a C(Bind) on all of IPv4 go, C(DontResolve) sets what it names.
           - V(key_value) is for C(KEY=VALUE); V(lines) has C(add), for whole lines.
         type: str
-        choices: [apache, dovecot, key_value, lines, nginx, postfix, pureftpd_bind, resolv, varnishd]
+        choices: [apache, dovecot, key_value, lines, nginx, postfix, pureftpd, resolv, sshd, varnish]
       set:
         description:
           - "Keys with their values; C({add: [WORD]}) adds the words that a list has not got."
@@ -121,7 +127,8 @@ options:
   verify:
     description:
       - What must hold afterwards. Outside check mode it is asked on every run, for at most 15 seconds.
-      - Each entry has exactly one of O(verify[].port), O(verify[].command), O(verify[].resolver) and O(verify[].sites).
+      - Each entry has exactly one of O(verify[].port), O(verify[].command), O(verify[].resolver) O(verify[].sites)
+        and O(verify[].listeners).
     type: list
     elements: dict
     default: []
@@ -158,6 +165,10 @@ options:
           default is a zone that each recursive server has itself (RFC 6303, section 4.2).
         type: str
         default: 127.in-addr.arpa
+      listeners:
+        description:
+          - Ask each address and port that the configuration listens on. For all formats that edit several files.
+        type: bool
       sites:
         description:
           - Ask each site of the V(apache) or V(nginx) configuration at each of its addresses by its own name. What
@@ -281,6 +292,7 @@ CHECK = {
     "command": {"type": "raw"},
     "resolver": {"type": "list", "elements": "str"},
     "sites": {"type": "bool"},
+    "listeners": {"type": "bool"},
     "name": {"type": "str", "default": "127.in-addr.arpa"},
 }
 
@@ -307,6 +319,8 @@ def main() -> None:
         module.fail_json(msg=str(error), **error.details)
     if result.skipped:
         module.exit_json(changed=False, skipped=True, msg=result.skipped)
+    for text in result.warnings:
+        module.warn(text)
     module.exit_json(
         changed=result.changed,
         files=list(result.files),

@@ -35,7 +35,11 @@ SITE = "Listen 192.0.2.1:80\nListen 80.example\n<VirtualHost 192.0.2.1:80>\nRequ
 CASES = {
     "postfix": ("mynetworks = 127.0.0.0/8\na = 1\n", lambda word: {"mynetworks": {"add": [f"[{word}]/128"]}}),
     "resolv": ("search a.example\nnameserver 192.0.2.1\n", lambda word: {"nameserver": {"add": [word]}}),
-    "varnishd": ("ExecStart=varnishd -a 192.0.2.1:80 -F\n", lambda word: {"listen": {"add": [f"[{word}]"]}}),
+    "varnish": ("ExecStart=varnishd -a 192.0.2.1:80 -F\n", lambda word: {"listen": {"add": [f"[{word}]"]}}),
+    "sshd": (
+        "ListenAddress 192.0.2.1\nAllowUsers a@192.0.2.0/24\nMatch Address 192.0.2.0/24\n",
+        lambda word: {"ListenAddress": {"add": [f"[{word}]"]}, "networks": {"192.0.2.0/24": f"{word}/128"}},
+    ),
     "dovecot": ('listen = "192.0.2.1"\n', lambda word: {"listen": {"add": [word]}}),
     "lines": ("a\nb\n", lambda word: {"add": [word]}),
     "apache": (

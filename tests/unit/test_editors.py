@@ -259,44 +259,6 @@ def test_resolv_edits_what_people_write(header):
     assert edit("resolv", f"{header}\n", {"nameserver": {"add": [X]}}) == f"{header}\nnameserver {X}\n"
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("-a 0.0.0.0:80 -T localhost:6082", "-a 0.0.0.0:80 -a [::]:80 -T localhost:6082"),
-        ("-a 192.0.2.1:80,PROXY \\\n  -s x", "-a 192.0.2.1:80,PROXY -a [::]:80,PROXY \\\n  -s x"),
-        ("-a six=192.0.2.1:80", "-a six=192.0.2.1:80 -a [::]:80"),
-        ("-a192.0.2.1", "-a192.0.2.1 -a [::]:80"),
-        ("-a 192.0.2.1:80 -a 192.0.2.2:80", "-a 192.0.2.1:80 -a [::]:80 -a 192.0.2.2:80"),
-        ("-a :80", "-a :80"),
-        ("-a 0.0.0.0:80 -a [::]:80", "-a 0.0.0.0:80 -a [::]:80"),
-        ("-a 127.0.0.1:80", "-a 127.0.0.1:80"),
-        ("-a /run/v.sock,mode=666", "-a /run/v.sock,mode=666"),
-    ],
-)
-def test_varnishd_gets_a_twin_for_each_ipv4_address(old, new):
-    unit = "[Service]\n# -a 0.0.0.0:80\nExecStart=\nExecStart=/usr/sbin/varnishd -F {}\nRestart=no\n"
-    assert edit("varnishd", unit.format(old), {"listen": {"add": ["[::]"]}}) == unit.format(new)
-
-
-@pytest.mark.parametrize("word", ["$ADDRESS", "www.example:80", "'192.0.2.1:80'"])
-def test_varnishd_refuses_what_it_cannot_read(word):
-    with pytest.raises(InputError, match="not ADDRESS:PORT"):
-        edit("varnishd", f"[Service]\nExecStart=/usr/sbin/varnishd -a {word}\n", {"listen": {"add": ["[::]"]}})
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [("0.0.0.0,21\n", ",21\n"), (",21\n", ",21\n"), ("21", "21"), ("*,21", "*,21")]
-)
-def test_pureftpd_binds_all_addresses(old, new):
-    assert edit("pureftpd_bind", old, {"address": ""}) == new
-
-
-@pytest.mark.parametrize("old", ["192.0.2.1,21\n", "::,21\n"])
-def test_pureftpd_one_address_is_refused(old):
-    with pytest.raises(InputError, match="Bind"):
-        edit("pureftpd_bind", old, {"address": ""})
-
-
 def test_key_value_and_lines():
     assert edit("key_value", "#A=0\nA=1\nexport B = 2\n", {"A": "3", "B": "4", "C": 5}) == (
         "#A=0\nA=3\nexport B = 4\nC=5\n"
@@ -317,9 +279,10 @@ SETTINGS = {
     "lines": {"add": ["a b", "c"]},
     "nginx": {"listen": {"add": ["[2001:db8::1]"]}, "networks": {"192.0.2.1": "2001:db8:1::/64"}},
     "postfix": {"inet_protocols": "all", "list": {"add": ["a", "b"]}},
-    "pureftpd_bind": {"address": ""},
+    "pureftpd": {"DontResolve": True},
     "resolv": {"nameserver": {"add": [X, Y]}},
-    "varnishd": {"listen": {"add": ["[::]", "[2001:db8::1]"]}},
+    "sshd": {"ListenAddress": {"add": ["[2001:db8::1]"]}, "networks": {"192.0.2.1": "2001:db8:1::/64"}},
+    "varnish": {"listen": {"add": ["[2001:db8::1]", "[2001:db8::2]"]}},
 }
 PIECES = [
     *["\n", "\r\n", " ", "\t", "#", "=", ",", '"', "'", "\\", "{", "}", "<", ">", "\x0c", "\u2028", "x"],
@@ -334,6 +297,9 @@ PIECES = [
         "server { ",
         "listen 80;",
         "allow 192.0.2.1;",
+        "ListenAddress ",
+        "AllowUsers a@",
+        "Match Address ",
         "; ",
         "192.0.2.1:80",
         "0.0.0.0:80",

@@ -1,0 +1,144 @@
+"""sshd greets on both families, keeps its IPv4 to the letter, and refuses what somebody may have meant."""
+
+import contextlib
+
+import pytest
+
+DROP_INS = "/etc/ssh/sshd_config.d"
+NETWORKS = {"198.51.100.0/24": ["2001:db8:100:1::/64"]}
+
+
+def effective(lab, name):
+    """Return what sshd itself reads as its listeners."""
+    return set(lab(name).check_output("sshd -T | grep -E '^(listenaddress|addressfamily)'").splitlines())
+
+
+@contextlib.contextmanager
+def drop_in(lab, name, number, text):
+    """Give the host one more drop-in for a while, in force."""
+    host, path = lab(name), f"{DROP_INS}/{number}-test.conf"
+    host.run_expect([0], f"printf '{text}' > {path}")
+    try:
+        host.run_expect([0], "sshd -t && systemctl reload ssh")
+        yield path
+    finally:
+        host.run_expect([0], f"rm {path} && systemctl reload ssh")
+
+
+@pytest.fixture
+def visitor(lab, machine):
+    """A function that tells whether the other machine may log in at an address of this one."""
+    other = "web2" if machine == "web1" else "web1"
+    keys = "/root/.ssh/authorized_keys"
+    lab(other).run_expect([0], "rm -f /root/visitor* && ssh-keygen -q -t ed25519 -N '' -C visitor -f /root/visitor")
+    key = lab(other).file("/root/visitor.pub").content_string.strip()
+    lab(machine).run_expect([0], f"echo '{key}' >> {keys}")
+    options = "-i /root/visitor -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    yield lambda address: lab(other).run(f"ssh {options} root@{address} true").rc == 0
+    lab(machine).run_expect([0], f"sed -i '/ visitor$/d' {keys}")
+
+
+def test_sshd_greets_on_both_families(lab, machine):
+    for client, address in lab.paths(machine):
+        assert lab.greeting(client, address, 22).startswith("SSH-2.0"), address
+
+
+def test_sshd_itself_sees_both_families_and_nothing_else(lab, machine):
+    assert effective(lab, machine) == {
+        "addressfamily any",
+        "listenaddress 0.0.0.0:22",
+        "listenaddress [::]:22",
+    }
+
+
+def test_a_visitor_logs_in_over_both_families(lab, machine, visitor):
+    for address in lab.addresses(machine):
+        assert visitor(address), address
+
+
+def test_a_boot_brings_both_families(lab, machine, reboot):
+    reboot(machine)
+    for client, address in lab.paths(machine)[:2]:
+        assert lab.greeting(client, address, 22).startswith("SSH-2.0"), address
+
+
+def test_the_way_back_is_exact(lab, reverted):
+    for path, text in lab.legacy(reverted, "/etc/ssh").items():
+        assert lab(reverted).file(path).content_string == text, path
+    ipv4, *ipv6 = lab.addresses(reverted)
+    assert lab.greeting("mx1", ipv4, 22).startswith("SSH-2.0")
+    if reverted == "web1":
+        assert lab.greeting("mx1", ipv6[0], 22) == ""
+
+
+def test_a_family_that_somebody_chose_is_named_and_kept(lab, reverted):
+    with drop_in(lab, reverted, "05", "# hardening\\nAddressFamily inet\\n") as path:
+        before = lab.listeners(reverted)
+        status, said = lab.role(reverted, "sshd")
+        assert status != 0
+        assert f"{path}: line 2: AddressFamily inet" in said
+        assert lab.listeners(reverted) == before
+        assert lab(reverted).file(path).content_string == "# hardening\nAddressFamily inet\n"
+        for other, text in lab.legacy(reverted, "/etc/ssh").items():
+            assert lab(reverted).file(other).content_string == text, other
+
+
+def test_the_family_is_changed_on_request_and_comes_back(lab, reverted):
+    with drop_in(lab, reverted, "05", "# hardening\\nAddressFamily inet\\n") as path:
+        status, said = lab.role(reverted, "sshd", sshd_ipv6_address_family="any")
+        assert status == 0, said
+        assert lab(reverted).file(path).content_string == "# hardening\nAddressFamily any\n"
+        assert {"[::]:22", "0.0.0.0:22"} <= set(lab.listeners(reverted))
+        status, said = lab.role(reverted, "sshd", sshd_ipv6_state="reverted")
+        assert status == 0, said
+        assert lab(reverted).file(path).content_string == "# hardening\nAddressFamily inet\n"
+        assert "[::]:22" not in lab.listeners(reverted)
+
+
+def test_a_configuration_that_sshd_refuses_changes_nothing(lab, reverted):
+    host, broken = lab(reverted), f"{DROP_INS}/99-broken.conf"
+    before = lab.listeners(reverted)
+    # Something to change on the host in its default state too.
+    with drop_in(lab, reverted, "20", "ListenAddress 0.0.0.0:2222\\n") as path:
+        during = lab.listeners(reverted)
+        host.run_expect([0], f"echo 'PermitRotLogin yes' > {broken}")
+        try:
+            status, said = lab.role(reverted, "sshd")
+        finally:
+            host.run_expect([0], f"rm {broken}")
+        assert status != 0
+        assert "Bad configuration option: PermitRotLogin" in said
+        assert host.file(path).content_string == "ListenAddress 0.0.0.0:2222\n"
+        assert lab.listeners(reverted) == during
+    assert lab.listeners(reverted) == before
+
+
+def test_a_port_that_another_process_has_changes_nothing(lab, reverted):
+    host = lab(reverted)
+    with drop_in(lab, reverted, "20", "ListenAddress 0.0.0.0\\nListenAddress 0.0.0.0:2222\\n") as path:
+        before = lab.listeners(reverted)
+        taken = "socat TCP6-LISTEN:2222,ipv6only,fork,reuseaddr SYSTEM:cat"
+        host.run_expect([0], f"systemd-run -q --unit=taken {taken}")
+        try:
+            status, said = lab.role(reverted, "sshd")
+        finally:
+            host.run_expect([0], "systemctl stop taken")
+        assert status != 0
+        assert "Bind to port 2222 on :: failed" in said
+        assert host.file(path).content_string == "ListenAddress 0.0.0.0\nListenAddress 0.0.0.0:2222\n"
+        assert lab.listeners(reverted) == before
+
+
+def test_lists_that_know_ipv4_only_are_told_and_completed_on_request(lab, reverted, visitor):
+    ipv4, ipv6, _inside = lab.addresses(reverted)
+    with drop_in(lab, reverted, "20", "AllowUsers root@198.51.100.*\\n") as path:
+        status, said = lab.role(reverted, "sshd")
+        assert status == 0, said
+        assert f"{path}: line 1: root@198.51.100.* lets nobody in over IPv6" in said
+        assert (visitor(ipv4), visitor(ipv6)) == (True, False)
+        status, said = lab.role(reverted, "sshd", sshd_ipv6_networks=NETWORKS)
+        assert status == 0, said
+        assert lab(reverted).file(path).content_string == ("AllowUsers root@198.51.100.* root@2001:db8:100:1::/64\n")
+        assert (visitor(ipv4), visitor(ipv6)) == (True, True)
+        status, said = lab.role(reverted, "sshd", sshd_ipv6_state="reverted")
+        assert status == 0, said
