@@ -98,12 +98,12 @@ def listening(table: str, port: int) -> list[str]:
     return list(dict.fromkeys(_address(row[1].split(":")[0]) for row in _rows(table, port)))
 
 
-def sockets(port: int, root: str = "/") -> set[str]:
-    """Return the inodes of the sockets that listen on PORT, of both families."""
-    found: set[str] = set()
+def sockets(port: int, root: str = "/") -> dict[str, str]:
+    """Return {inode: address} of the sockets that listen on PORT, of both families."""
+    found: dict[str, str] = {}
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), open(f"{root}proc/net/{table}", encoding="ascii") as stream:
-            found.update(row[9] for row in _rows(stream.read(), port))
+            found.update((row[9], _address(row[1].split(":")[0])) for row in _rows(stream.read(), port))
     return found
 
 

@@ -21,17 +21,29 @@ def foreign(ports: Iterable[int], unit: str, root: str = "/") -> list[str]:
         return []
     units = {process: unit_of(process, root) for process in map(os.path.dirname, glob.glob(f"{root}proc/[0-9]*/fd"))}
     ours = set().union(*(_held(process) for process, name in units.items() if fnmatch.fnmatch(name, unit)))
-    left = {port: found for port, found in wanted.items() if not found & ours}
+    left = {port: found for port, found in wanted.items() if not found.keys() & ours}
     if not left:
         return []
     held = {process: _held(process) for process in units}
     problems = []
     for port, found in left.items():
-        owners = [process for process in units if held[process] & found]
+        owners = [process for process in units if held[process] & found.keys()]
         if owners and _OWN not in {units[process] for process in owners}:
             names = ", ".join(dict.fromkeys(f"{_name(process)} in {units[process] or 'no unit'}" for process in owners))
             problems.append(f"port {port}: {names} listens there (process {os.path.basename(owners[0])})")
     return problems
+
+
+def strangers(port: int, unit: str, root: str = "/") -> dict[str, str]:
+    """Return {address: process} of what listens on PORT and is no process of the units that match UNIT."""
+    wanted = sockets(port, root)
+    found: dict[str, str] = {}
+    for process in map(os.path.dirname, glob.glob(f"{root}proc/[0-9]*/fd")) if wanted else ():
+        name = unit_of(process, root)
+        if name != _OWN and not fnmatch.fnmatch(name, unit):
+            who = f"{_name(process)} in {name or 'no unit'} (process {os.path.basename(process)})"
+            found.update((wanted[inode], who) for inode in _held(process) & wanted.keys())
+    return found
 
 
 def unit_of(process: str, root: str = "/") -> str:

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Union
@@ -28,7 +28,7 @@ from ._editors import FORMATS, TREES, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Listener, Resolver, await_all
-from ._manager import foreign
+from ._manager import foreign, strangers
 from ._resolv_writer import writer
 from ._sites import SiteCheck
 from ._sites import checks as site_checks
@@ -498,14 +498,30 @@ class _Run:
                 self.checks = (*self.checks, *_listener_checks(tree.sockets(path, after), expect))
             if self.request.sites and not check_mode:
                 self.checks = (*self.checks, *site_checks(tree.sites(path, after), needed))
-            if needed and self.request.restart:
+            if needed:
                 old = tree.sockets(path, before) | tree.sockets(path, found)
-                if any(overlap(new, there) for new in tree.sockets(path, after) - old for there in old):
+                new = tree.sockets(path, after) - old
+                self._free(new)
+                if self.request.restart and any(overlap(socket, there) for socket in new for there in old):
                     self.apply = self.request.restart
         others = foreign(ports, self.request.unit) if self.request.unit else []
         if others:
             advice = _FOREIGN.format(unit=self.request.unit, name=self.request.name)
             raise InputError([f"{self.request.name}: {other}; {advice}" for other in others])
+
+    def _free(self, sockets: Iterable[Socket]) -> None:
+        """Refuse what another process has: a daemon that cannot bind all its listeners ends, or keeps the old ones."""
+        problems = []
+        for address, port in sorted(sockets) if self.request.unit else ():
+            wanted = address.strip("[]") or "::"
+            for there, process in strangers(int(port), self.request.unit).items() if port.isdigit() else ():
+                if ":" in wanted and ":" in there and (there == wanted or "::" in (there, wanted)):
+                    problems.append(
+                        f"{address or '*'}:{port}: {process} listens on {there} port {port}; stop that, or take "
+                        f"another address for {self.request.name}"
+                    )
+        if problems:
+            raise InputError(problems)
 
     def _sweep(self, killed: Mapping[str, tuple[FileState, str]]) -> None:
         """Remove the temporary files of a killed run."""

@@ -1,7 +1,7 @@
 """A port that others hold is not the service's own, whatever they call themselves."""
 
 import pytest
-from module_utils._manager import foreign, unit_of
+from module_utils._manager import foreign, strangers, unit_of
 
 OUTSIDE = "/pod/lab"
 LISTENS = "   0: 00000000:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 {} 1\n"
@@ -65,3 +65,11 @@ def test_a_port_that_the_unit_shares_is_its_own(host):
 def test_what_systemd_or_the_kernel_listens_for_is_nobody_elses(host, inode):
     host.table.write_text("head\n" + LISTENS.format(inode))
     assert foreign([25], "postfix[.@]*", host.root) == []
+
+
+def test_who_listens_beside_the_unit_is_named_with_his_address(host):
+    host(2, "/system.slice/postfix.service", 7)
+    host(3, "/system.slice/other.service", 8)
+    host.table.write_text("head\n" + "".join(LISTENS.format(inode) for inode in (7, 8, 9)))
+    assert strangers(25, "postfix.service", host.root) == {"0.0.0.0": "daemon3 in other.service (process 3)"}
+    assert strangers(26, "postfix.service", host.root) == {}
