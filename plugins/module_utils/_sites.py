@@ -35,17 +35,19 @@ class SiteCheck:
         ipv4 = ask(target, site.ipv4[0], TIMEOUT)
         for address in site.ipv6:
             answer = ask(target, address, TIMEOUT)
-            if not self._same(ipv4, answer) and not alike(answer, ipv4, ask(target, site.ipv4[0], TIMEOUT)):
+            if not self._same(target, ipv4, answer):
                 return (
                     f"{self._title()}: {site.ipv4[0]} port {site.port} says {_words(ipv4)}, "
                     f"but {address} says {_words(answer)}"
                 )
         return ""
 
-    def _same(self, ipv4: Answer, answer: Answer) -> bool:
+    def _same(self, target: Target, ipv4: Answer, answer: Answer) -> bool:
         if ipv4.status is None or answer.status is None:
             return CLOSED in ipv4.error and CLOSED in answer.error
-        return self.site.listed and FORBIDDEN in (ipv4.status, answer.status)
+        if self.site.listed and FORBIDDEN in (ipv4.status, answer.status):
+            return True
+        return alike(answer, ipv4, None) or alike(answer, ipv4, ask(target, ipv4.address, TIMEOUT))
 
     def _title(self) -> str:
         return f"site {self.site.name or '(default)'} of {self.site.place}"
