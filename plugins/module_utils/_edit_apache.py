@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ._edit_text import Settings, body, end, is_addition, is_ipv4, is_loopback, literal, only_keys, scalar, split_lines
@@ -223,74 +223,64 @@ def sites(root: str, read: Read) -> list[Site]:
     """Return what can be asked: each virtual host at each of its ports, and each port that has none."""
     tree = _Tree(root, read)
     listens = [listen for listen in tree.listens() if tree.in_force(listen.line)]
-    secure = {listen.port for listen in listens if listen.tail.split()[:1] == ["https"]}
     hosts = [(line, inside) for line, inside in tree.hosts() if tree.in_force(line)]
-    named = {(key, port) for line, _inside in hosts for key, port in map(_key, line.words[1].split())}
+    numbers = dict.fromkeys(listen.port for listen in listens)
+    ports = {number: _Port(number, listens, [line for line, _inside in hosts]) for number in numbers}
     known: set[tuple[str, str]] = set()
     found: list[Site] = []
     for line, every in hosts:
         inside = [other for other in every if tree.in_force(other)]
         tls = any(other.kind == "sslengine" and other.words[1].lower() == "on" for other in inside)
+        listed = any(other.kind == "list" for other in inside)
         name = next((_host(other.words[1]) for other in inside if other.kind == "servername"), "")
+        endpoints = [_endpoint(word) for word in line.words[1].split()]
         keys = set(map(_key, line.words[1].split()))
-        first, known = not keys & known, known | keys
-        for port in dict.fromkeys(listen.port for listen in listens):
-            here = [word for word, only in map(_endpoint, line.words[1].split()) if only in ("", "*", port)]
-            taken = {key for key, only in named - keys if only in ("", "*", port)}
-            heard = _heard([_bound(listen)[0] for listen in listens if listen.port == port], here, taken)
+        plain = bool(name) or not keys & known  # nameless and not the first, it is what no client can ask for
+        known |= keys
+        for port in ports.values():
+            heard = port.heard([address for address, only in endpoints if only in ("", "*", port.number)])
             if heard[0] or heard[1]:
-                place, listed = tree.place(line), any(other.kind == "list" for other in inside)
-                # Nameless and not the first, it is what no client can ask for.
-                plain = bool(name) or first
-                found.append(Site(place, name, int(port), tls or port in secure, *heard, listed=listed, plain=plain))
+                secure = tls or port.secure
+                found.append(Site(tree.place(line), name, int(port.number), secure, *heard, listed=listed, plain=plain))
     served = {(site.port, address) for site in found for address in site.ipv4 + site.ipv6}
     for listen in listens:  # the main server has what no virtual host has
-        heard = _heard([_bound(listen)[0]], ["*"], ())
+        heard = reachable([_bound(listen)[0]], ())
         if not served & {(int(listen.port), address) for address in heard[0] + heard[1]}:
-            found.append(Site(tree.place(listen.line), "", int(listen.port), listen.port in secure, *heard))
+            found.append(Site(tree.place(listen.line), "", int(listen.port), ports[listen.port].secure, *heard))
     return found
+
+
+class _Port:
+    """What listens on one port, and the addresses of it that virtual hosts name."""
+
+    def __init__(self, number: str, listens: Iterable[_Listen], hosts: Iterable[_Line]) -> None:
+        here = [listen for listen in listens if listen.port == number]
+        self.number = number
+        self.secure = any(listen.tail.split()[:1] == ["https"] for listen in here)
+        self.bound = {str(literal(address) or ""): address for address, _port in map(_bound, here)}
+        keys = (key for line in hosts for key in map(_key, line.words[1].split()))
+        self.named = {address for address, only in keys if only in ("", "*", number)}
+
+    def heard(self, endpoints: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return where a virtual host with ENDPOINTS answers: not where another one names the address."""
+        heard: list[str] = []
+        for endpoint in endpoints:
+            known = literal(endpoint)
+            if endpoint in ("*", "_default_"):
+                heard += (address for key, address in self.bound.items() if key not in self.named)
+            elif known and {str(known), "", "0.0.0.0" if known.version == 4 else ""} & self.bound.keys():
+                heard.append(endpoint)
+        return reachable(heard, self.named)
 
 
 def _bound(listen: _Listen) -> Socket:
     return ("" if listen.address in ("", "[::]") else listen.address, listen.port)  # [::] takes IPv4 too
 
 
-def _heard(
-    bound: Sequence[str], endpoints: Iterable[str], taken: Iterable[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the addresses at which a virtual host with ENDPOINTS answers on a port that listens on BOUND.
-
-    A virtual host that names one of the addresses TAKEN answers there instead of one that has them all.
-    """
-    taken = set(taken)
-    heard: list[str] = []
-    for endpoint in endpoints:
-        known = literal(endpoint)
-        if endpoint in ("*", "_default_"):
-            heard += (address for address in bound if str(literal(address)) not in taken)
-        elif known and any(
-            not address or literal(address) == known or (address == "0.0.0.0" and known.version == 4)
-            for address in bound
-        ):
-            heard.append(endpoint)
-    return reachable(heard, taken)
-
-
 def _host(name: str) -> str:
     """Return the host in a ServerName: scheme and port may stand around it."""
     match = re.fullmatch(r"\"?(?:\w+://)?([\w.-]+)(?::\d+)?\"?", name)
     return match[1] if match else ""
-
-
-def _served(listens: list[_Listen], near: _Listen, address: str) -> bool:
-    """Whether ADDRESS has the port of NEAR already, by a Listen that holds wherever NEAR does."""
-    wanted = literal(address)
-    return any(
-        other.port == near.port
-        and near.line.blocks[: len(other.line.blocks)] == other.line.blocks
-        and (other.address in ("", "[::]", "::") or literal(other.address) == wanted)
-        for other in listens
-    )
 
 
 def _twins(
@@ -300,26 +290,30 @@ def _twins(
     behind: dict[tuple[str, int], list[str]],
 ) -> None:
     listens = tree.listens()
-    done: set[tuple[tuple[_Section, ...], str, str]] = set()
+    there: dict[tuple[str, str], set[tuple[_Section, ...]]] = {}  # which sections listen on an address and port
     for listen in listens:
-        place = (listen.line.path, listen.line.index)
+        address = "" if listen.address in ("", "[::]", "::") else str(literal(listen.address))
+        there.setdefault((address, listen.port), set()).add(listen.line.blocks)
+    for listen in listens:
+        place, blocks = (listen.line.path, listen.line.index), listen.line.blocks
         if not listen.ipv4 or is_loopback(listen.address) or place in changed:
             continue
+        around = {blocks[:depth] for depth in range(len(blocks) + 1)}  # what holds wherever this one does
         for address, port in wanted:
-            key = (listen.line.blocks, listen.port, str(literal(address)))
-            if (port and port != listen.port) or key in done or _served(listens, listen, address):
-                continue
-            done.add(key)
-            behind.setdefault(place, []).append(f"{listen.head}{address}:{listen.port}{listen.tail}")
+            key = (str(literal(address)), listen.port)
+            served = there.get(key, set()) | there.get(("", listen.port), set())
+            if port in ("", listen.port) and not served & around:
+                there.setdefault(key, set()).add(blocks)
+                behind.setdefault(place, []).append(f"{listen.head}{address}:{listen.port}{listen.tail}")
 
 
 def _wildcards(
     tree: _Tree, named: list[tuple[str, str]], changed: dict[tuple[str, int], str], problems: list[str]
 ) -> None:
     listens = tree.listens()
+    six = {listen.port for listen in listens if not listen.ipv4}
     for listen in listens:
-        six = any(other.port == listen.port and not other.ipv4 for other in listens)
-        if not listen.ipv4 or is_loopback(listen.address) or six:
+        if not listen.ipv4 or is_loopback(listen.address) or listen.port in six:
             continue
         if listen.address == "0.0.0.0":
             changed[listen.line.path, listen.line.index] = f"{listen.head}{listen.port}{listen.tail}"

@@ -231,7 +231,7 @@ def sites(root: str, read: Read) -> list[Site]:
     taken: dict[str, set[str]] = {}
     for server in tree.servers:
         for listen in server.listens:
-            taken.setdefault(listen.port, set()).add(listen.address)
+            taken.setdefault(listen.port, set()).add(listen.key[0])
     for server in tree.servers:
         names = [directive.name for directive in _below(server.directive.children)]
         on = any(directive.words == ("ssl", "on") for directive in _flat(server.directive.children))

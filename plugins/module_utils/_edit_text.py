@@ -6,6 +6,7 @@ A line feed is the only line separator: ``str.splitlines`` would also split at f
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,6 +69,7 @@ def only_keys(settings: Settings, *known: str) -> None:
         raise InputError(unknown)
 
 
+@functools.lru_cache(maxsize=65536)
 def literal(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address that TEXT names, with or without brackets, or None."""
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text

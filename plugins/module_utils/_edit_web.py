@@ -7,7 +7,7 @@ import glob
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ._edit_text import additions, bracketed, literal
@@ -164,18 +164,17 @@ def overlap(new: Socket, old: Socket) -> bool:
     return any(address is None or str(address) in _ANY for address in (one, other))
 
 
-def reachable(addresses: Iterable[str], taken: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def reachable(addresses: Iterable[str], taken: Container[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the IPv4 and the IPv6 addresses at which listeners on ADDRESSES answer, a loopback one for a wildcard.
 
-    Where another listener is among those TAKEN, it would answer at its address instead.
+    At the addresses TAKEN another one would answer instead.
     """
     found: tuple[list[str], list[str]] = ([], [])
-    others = {str(literal(address)) for address in taken}
     for address in addresses:
         known = literal(address)
         for family, (version, loopback) in enumerate(zip((4, 6), LOOPBACK)):
             if known is None or (known.version == version and str(known) in _ANY):
-                found[family].append(next((one for one in loopback if one not in others), ""))
+                found[family].append(next((one for one in loopback if one not in taken), ""))
             elif known.version == version:
                 found[family].append(str(known))
     four, six = (tuple(dict.fromkeys(filter(None, family))) for family in found)

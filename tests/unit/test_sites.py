@@ -162,7 +162,7 @@ def test_a_port_that_another_process_has_is_refused_before_anything_is_written(t
         conf.write_text(f"server {{ listen 192.0.2.1:{port}; }}\n")
         files = [{"path": str(conf), "format": "nginx", "set": {"listen": {"add": ["[::1]"]}}}]
         request = parse({"name": "x", "files": files, "unit": "nobody.service", "apply": ["false"]})
-        with pytest.raises(InputError, match=rf"\[::1\]:{port}: .*process {os.getpid()}, .* listens on ::1"):
+        with pytest.raises(InputError, match=rf"\[::1\]:{port}: .*process {os.getpid()}\) listens on ::1"):
             execute(request, root=str(tmp_path / "store"))
     assert "::1" not in conf.read_text()
     assert not list(pathlib.Path(tmp_path / "store").glob("*/*"))
