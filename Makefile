@@ -52,7 +52,7 @@ unit: .venv/developer ## the core and the plugins, without a lab
 	pytest tests/unit
 
 .PHONY: kernel
-kernel: .venv/developer ## the routes module against the kernel, in network namespaces of its own (root or sudo)
+kernel: .venv/developer lab-tools ## routes and packet filters against the kernel, in network namespaces of its own (root or sudo)
 	$(AS_ROOT) pytest tests/netns
 
 .PHONY: molecule

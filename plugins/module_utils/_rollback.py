@@ -17,13 +17,10 @@ from ._command import run
 from ._errors import DualStackError
 from ._files import STORE, FileState, Snapshots, packed, read_file, unpacked, write_file
 
-UNIT = "dualstack-rollback"
-GUARD = "/etc/systemd/system/dualstack-network-guard.service"
-GUARD_LINK = "/etc/systemd/system/sysinit.target.wants/dualstack-network-guard.service"
 _GUARD_TEXT = """\
-# Made by dualstack.fleet.network_change for the time between a change and its confirmation.
+# Made by dualstack.fleet for the time between a change and its confirmation.
 [Unit]
-Description=Undo the network change that nobody confirmed before this boot
+Description=Undo the {name} change that nobody confirmed before this boot
 DefaultDependencies=no
 RequiresMountsFor={store} /etc
 After=local-fs.target
@@ -47,9 +44,22 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Store:
-    """The directory that holds the record of what we own, the pending change and its way back."""
+    """The directory that holds the record of what we own, the pending change and its way back; UNIT is its timer."""
 
     path: str = os.path.join(STORE, "network")
+    unit: str = "dualstack-rollback"
+    system: str = "/etc/systemd/system"
+
+    @property
+    def name(self) -> str:
+        """What the store is for, such as ``network``."""
+        return os.path.basename(self.path)
+
+    @property
+    def guards(self) -> tuple[str, str]:
+        """The link and the unit that undo the pending change at boot."""
+        unit = f"dualstack-{self.name}-guard.service"
+        return os.path.join(self.system, "sysinit.target.wants", unit), os.path.join(self.system, unit)
 
     def file(self, name: str) -> str:
         """Return the path of NAME in the store."""
@@ -83,16 +93,16 @@ class Store:
     @property
     def originals(self) -> Snapshots:
         """The files as they were before our first confirmed change."""
-        return Snapshots(os.path.basename(self.path), os.path.dirname(self.path))
+        return Snapshots(self.name, os.path.dirname(self.path))
 
 
 def leftover(store: Store) -> Leftover:
     """Return what an earlier run left."""
     pending = store.load("pending.json")
     if pending is not None:
-        if is_armed():
+        if is_armed(store):
             return Leftover(
-                "pending", f"a network change is waiting for its confirmation until {_clock(pending['deadline'])}"
+                "pending", f"a {store.name} change is waiting for its confirmation until {_clock(pending['deadline'])}"
             )
         return Leftover("fired", "an earlier run was interrupted before its rollback could run")
     fired = store.load("fired.json")
@@ -130,25 +140,26 @@ def arm(
         "after": [packed(after) for _before, after in changes],
         "directories": _new_directories(after.path for _before, after in changes if after.content is not None),
         "settings": settings,
-        "guard": [GUARD_LINK, GUARD],
+        "guard": store.guards,
         "owned": owned,
     }
     write_file(FileState(store.file("undo.py"), inspect.getsource(_undo).encode(), 0o700))
     store.save("pending.json", pending)
-    guard = _GUARD_TEXT.format(store=store.path, python=sys.executable)
-    write_file(FileState(GUARD, guard.encode(), 0o644))
-    os.makedirs(os.path.dirname(GUARD_LINK), exist_ok=True)
+    link, guard = store.guards
+    text = _GUARD_TEXT.format(name=store.name, store=store.path, python=sys.executable)
+    write_file(FileState(guard, text.encode(), 0o644))
+    os.makedirs(os.path.dirname(link), exist_ok=True)
     with contextlib.suppress(FileExistsError):
-        os.symlink(GUARD, GUARD_LINK)
+        os.symlink(guard, link)
     # A timer or service of an earlier run that failed would keep the name; nothing to reset is no error.
-    run(["systemctl", "reset-failed", f"{UNIT}.timer", f"{UNIT}.service"])
+    run(["systemctl", "reset-failed", f"{store.unit}.timer", f"{store.unit}.service"])
     armed = run(
         [
             "systemd-run",
-            f"--unit={UNIT}",
+            f"--unit={store.unit}",
             f"--on-active={window}",
             "--timer-property=AccuracySec=1s",
-            "--description=Undo the network change that nobody confirmed",
+            "--description=Undo the change that nobody confirmed",
             sys.executable,
             store.file("undo.py"),
         ]
@@ -199,9 +210,9 @@ def own(
 def disarm(store: Store) -> None:
     """Remove the pending change, the timer and the guard, in this order: without the first the others do nothing."""
     store.remove("pending.json")
-    if is_armed():
-        run(["systemctl", "stop", f"{UNIT}.timer"])
-    for path in (GUARD_LINK, GUARD):
+    if is_armed(store):
+        run(["systemctl", "stop", f"{store.unit}.timer"])
+    for path in store.guards:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
@@ -236,9 +247,9 @@ def edited_files(store: Store) -> list[str]:
     ]
 
 
-def is_armed() -> bool:
+def is_armed(store: Store) -> bool:
     """Whether the timer is running, or its service at work."""
-    states = run(["systemctl", "is-active", f"{UNIT}.timer", f"{UNIT}.service"]).output.split()
+    states = run(["systemctl", "is-active", f"{store.unit}.timer", f"{store.unit}.service"]).output.split()
     return "active" in states or "activating" in states
 
 

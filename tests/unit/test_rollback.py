@@ -12,12 +12,9 @@ from module_utils._rollback import Store
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def store(tmp_path):
     """A store whose guard unit stays in the test's directory and whose timer is never there."""
-    monkeypatch.setattr(_rollback, "GUARD", str(tmp_path / "system" / "guard.service"))
-    monkeypatch.setattr(_rollback, "GUARD_LINK", str(tmp_path / "system" / "wants" / "guard.service"))
-    monkeypatch.setattr(_rollback, "UNIT", "dualstack-rollback-of-a-unit-test")
-    made = Store(str(tmp_path / "lib" / "dualstack" / "network"))
+    made = Store(str(tmp_path / "lib" / "dualstack" / "network"), "dualstack-rollback-of-a-unit-test", str(tmp_path))
     with made.locked():
         pass
     return made
