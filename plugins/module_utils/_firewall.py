@@ -14,7 +14,7 @@ from . import _packet_filter_iptables, _packet_filter_nft, _rtnetlink
 from ._command import run as run_command
 from ._errors import DualStackError, InputError
 from ._files import STORE, FileState, read_file, write_file
-from ._packet_filter import ACCEPT, Packet, Table, ask, ports, protocols
+from ._packet_filter import ACCEPT, Packet, Table, ask, named_devices, ports, protocols
 from ._rollback import Leftover, Store, arm, clear, confirm, edited_files, leftover, revert, undo_now
 
 NFT = "/usr/sbin/nft"
@@ -85,8 +85,9 @@ class Opening:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is let in. REST: protocols that no rule names are, but not those in CLOSED."""
+    """What is let in on DEVICE (empty: on all others). REST: protocols that no rule names are, but not CLOSED ones."""
 
+    device: str = ""
     openings: tuple[Opening, ...] = (Opening(),)
     rest: bool = False
     closed: tuple[int, ...] = ()
@@ -133,7 +134,7 @@ def derive(
         for source, twin in [(None, None), *sorted(twins)]
     ]
     closed = tuple(protocol for protocol in named if protocol not in openings[0].others)
-    return Policy(tuple(openings), lets(UNNAMED, None), closed, tuple(notes))
+    return Policy("", tuple(openings), lets(UNNAMED, None), closed, tuple(notes))
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> Ranges:
@@ -146,16 +147,21 @@ def _merged(spans: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(merged)
 
 
-def render(policy: Policy) -> str:
-    """Return the table as a file for nft(8) that replaces it in one step."""
+def render(policies: Sequence[Policy]) -> str:
+    """Return the table as a file for nft(8) that replaces it in one step; the last of POLICIES is for all devices."""
+    lines = [line for policy in policies for line in _device_lines(policy)]
+    return _TABLE_TEXT.format(rules="".join(f"\t\t{line}\n" for line in lines))
+
+
+def _device_lines(policy: Policy) -> list[str]:
     general, *special = policy.openings
     # Who may do less than everybody is told no first; who may do more is let in beside everybody.
     lines = [line for each in special for line in _lines(each.source, _less(general, each), "drop")]
     lines += _lines("", general, "accept")
     lines += [line for each in special for line in _lines(each.source, _less(each, general), "accept")]
     closed = ", ".join(["tcp", "udp", *map(str, policy.closed)])
-    lines.append(f"meta l4proto {{ {closed} }} drop" if policy.rest else "drop")
-    return _TABLE_TEXT.format(rules="".join(f"\t\t{line}\n" for line in lines))
+    lines += [f"meta l4proto {{ {closed} }} drop", "accept"] if policy.rest else ["drop"]
+    return [f'iifname "{policy.device}" {line}' for line in lines] if policy.device else lines
 
 
 # RFC 4890, section 4.4, for a host; the hop limits are those of RFC 4861, section 7.1, and RFC 3810, section 5.
@@ -183,13 +189,13 @@ def _less(wide: Opening, taken: Opening) -> Opening:
     """Return what is in WIDE and not in TAKEN, for nobody in particular."""
     return Opening(
         "",
-        _without(wide.tcp, taken.tcp),
-        _without(wide.udp, taken.udp),
+        _subtracted(wide.tcp, taken.tcp),
+        _subtracted(wide.udp, taken.udp),
         tuple(sorted(set(wide.others) - set(taken.others))),
     )
 
 
-def _without(wide: Ranges, taken: Ranges) -> Ranges:
+def _subtracted(wide: Ranges, taken: Ranges) -> Ranges:
     cuts = sorted({end for low, high in (*wide, *taken) for end in (low, high + 1)})
     pieces = zip(cuts, cuts[1:])
     inside = [(low, end - 1) for low, end in pieces if _covers(wide, low) and not _covers(taken, low)]
@@ -264,8 +270,8 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
     if left.state == "fired" and not check:
         clear(store)
-    policy = _policy(request, twins)
-    text = "" if policy.open else render(policy)
+    policies = _policies(request, twins)
+    text = _text(policies)
     if text and not os.path.exists(NFT):
         raise DualStackError(f"{NFT} is missing: install the package nftables; its service need not be enabled")
     wanted = {RULES: text, UNIT: _UNIT_TEXT, WANTS: _WANTS_TEXT, AFTER_FLUSH: _AFTER_FLUSH_TEXT}
@@ -276,7 +282,7 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     changes = [(was, after) for was, after in pairs if was.content != after.content]
     live, record = _listing(), store.load("record.json") or {}
     stale = live != record.get("owned", {}).get("listing", "")
-    result = _result(policy, text, left, changes)
+    result = _result(policies, text, left, changes)
     result["changed"] = bool(changes) or stale
     if not text and request.policy == "parity":
         result["warnings"] = ["IPv4 has no packet filter, so IPv6 gets none: whatever listens can be reached over both"]
@@ -317,6 +323,11 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     return result
 
 
+def _text(policies: Sequence[Policy]) -> str:
+    """Return the table for POLICIES, empty where everything is let in."""
+    return "" if all(policy.open for policy in policies) else render(policies)
+
+
 def _check(request: Request) -> list[Twin]:
     """Return the twins of REQUEST, or all that is wrong with it."""
     problems: list[str] = []
@@ -345,29 +356,37 @@ def _check(request: Request) -> list[Twin]:
     return twins
 
 
-def _policy(request: Request, twins: Sequence[Twin]) -> Policy:
-    """Return what is to be let in over IPv6; what the operator accepts comes on top."""
+def _policies(request: Request, twins: Sequence[Twin]) -> list[Policy]:
+    """Return what is to be let in over IPv6: on each device that rules treat differently, then on all others."""
     if request.policy == "none":
-        return Policy((Opening("", EVERY_PORT, EVERY_PORT),), True)
-    extra = {
-        name: [_span(str(item["port"])) for item in request.accept if item["protocol"] == name]
-        for name in ("tcp", "udp")
-    }
+        return [Policy("", (Opening("", EVERY_PORT, EVERY_PORT),), True)]
     if request.policy == "deny":
-        derived = Policy()
-    else:
-        device = request.device or _default_device()
-        derived = _without_strays(derive(gather(), device, _own(device), twins))
-    general, *special = derived.openings
-    opened = Opening("", _joined(general.tcp, extra["tcp"]), _joined(general.udp, extra["udp"]), general.others)
-    return replace(derived, openings=(opened, *special))
-
-
-def _without_strays(policy: Policy) -> Policy:
-    """Return POLICY without the ports that only IPv6 listens on: no rule for IPv4 has them in mind."""
+        return [_with_accepted(Policy(), request)]
+    tables = gather()
+    device = request.device or _default_device()
+    rest = derive(tables, device, _own(device), twins)
+    others = [
+        replace(derive(tables, name, _own(name), twins), device=name)
+        for name in sorted(named_devices(tables, (name for _index, name in socket.if_nameindex())) - {device, "lo"})
+    ]
+    different = [each for each in others if replace(each, device="", notes=rest.notes) != rest]
     strays = strays_of(run_command(["ss", "-Hltn"]).output)
+    return [_with_accepted(_without(strays, policy), request) for policy in [*different, rest]]
+
+
+def _with_accepted(policy: Policy, request: Request) -> Policy:
+    """Return POLICY and what the operator accepts on top."""
+    spans = [(item["protocol"], _span(str(item["port"]))) for item in request.accept]
+    tcp, udp = ([span for name, span in spans if name == wanted] for wanted in ("tcp", "udp"))
+    general, *special = policy.openings
+    opened = replace(general, tcp=_joined(general.tcp, tcp), udp=_joined(general.udp, udp))
+    return replace(policy, openings=(opened, *special))
+
+
+def _without(strays: Sequence[int], policy: Policy) -> Policy:
+    """Return POLICY without STRAYS, the ports that only IPv6 listens on: no rule for IPv4 has them in mind."""
     closed = tuple((port, port) for port in strays)
-    openings = tuple(replace(each, tcp=_without(each.tcp, closed)) for each in policy.openings)
+    openings = tuple(replace(each, tcp=_subtracted(each.tcp, closed)) for each in policy.openings)
     notes = tuple(f"TCP port {port} listens on IPv6 and not on IPv4; accept it by name to open it" for port in strays)
     return replace(policy, openings=openings, notes=policy.notes + notes)
 
@@ -400,19 +419,21 @@ def _joined(ranges: Ranges, more: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def _default_device() -> str:
+    """Return the interface of the IPv4 default route; a router may have none, then it is no particular one."""
     names = dict(socket.if_nameindex())
     for here in sorted(_rtnetlink.routes(socket.AF_INET), key=lambda route: route.metric):
         if not here.length and here.kind == _rtnetlink.UNICAST:
             return names.get(here.gateways[0][1], "")
-    raise InputError(["this host has no IPv4 default route: name the device that its visitors come in on"])
+    return ""
 
 
 def _own(device: str) -> list[str]:
-    index = socket.if_nametoindex(device)
+    """Return the IPv4 addresses of DEVICE, or of all interfaces but lo."""
+    names = dict(socket.if_nameindex())
     return [
         socket.inet_ntop(socket.AF_INET, address.address)
         for address in _rtnetlink.addresses(socket.AF_INET)
-        if address.index == index
+        if names.get(address.index) == device or (not device and names.get(address.index) != "lo")
     ]
 
 
@@ -434,7 +455,7 @@ def _must_run(command: Sequence[str]) -> None:
 
 
 def _result(
-    policy: Policy, text: str, left: Leftover, changes: Sequence[tuple[FileState, FileState]]
+    policies: Sequence[Policy], text: str, left: Leftover, changes: Sequence[tuple[FileState, FileState]]
 ) -> dict[str, object]:
     return {
         "changed": False,
@@ -443,14 +464,16 @@ def _result(
         "filtered": bool(text),
         "openings": [
             {
+                "device": policy.device,
                 "source": each.source or "::/0",
                 "tcp": [_range(*span) for span in each.tcp],
                 "udp": [_range(*span) for span in each.udp],
                 "protocols": list(each.others),
             }
+            for policy in policies
             for each in policy.openings
         ],
-        "notes": list(policy.notes),
+        "notes": list(dict.fromkeys(note for policy in policies for note in policy.notes)),
         "files": [after.path for _was, after in changes],
         "diff": [
             {
@@ -494,8 +517,8 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
 
 
 def _gather(request: Request, store: Store, _dry: bool) -> dict[str, object]:
-    policy = _policy(request, _check(request))
-    return _result(policy, "" if policy.open else render(policy), leftover(store), [])
+    policies = _policies(request, _check(request))
+    return _result(policies, _text(policies), leftover(store), [])
 
 
 _ACTIONS = {"applied": _apply, "confirmed": _confirm, "reverted": _revert, "gathered": _gather}

@@ -194,6 +194,12 @@ def protocols(tables: Iterable[Table]) -> list[int]:
     return sorted(set(_values(tables, "protocol")) - {0, 1, 2, 6, 17, 58})
 
 
+def named_devices(tables: Iterable[Table], devices: Iterable[str]) -> set[str]:
+    """Return those of DEVICES that a rule names."""
+    patterns = set(_values(tables, "device"))
+    return {name for name in devices if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+
+
 def _values(tables: Iterable[Table], kind: str) -> Iterator[Any]:
     for table in tables:
         for rules in table.chains.values():

@@ -47,7 +47,9 @@ options:
     choices: [parity, deny, none]
     default: parity
   device:
-    description: The interface that visitors come in on. Empty means the one of the IPv4 default route.
+    description:
+      - The interface that visitors come in on; its rules are those of every interface that no rule names. Empty means
+        the one of the IPv4 default route, or no particular one where there is no such route.
     type: str
     default: ""
   twins:
@@ -104,11 +106,12 @@ filtered:
   returned: O(state) is V(applied) or V(gathered)
   type: bool
 openings:
-  description: What is let in, with C(source), C(tcp), C(udp) and C(protocols) for each source.
+  description:
+    - What is let in, with C(device), C(source), C(tcp), C(udp) and C(protocols). No device stands for all others.
   returned: O(state) is V(applied) or V(gathered)
   type: list
   elements: dict
-  sample: [{source: "::/0", tcp: ["22", "80"], udp: [], protocols: []}]
+  sample: [{device: "", source: "::/0", tcp: ["22", "80"], udp: [], protocols: []}]
 notes:
   description: Rules that could not be read to the end.
   returned: O(state) is V(applied) or V(gathered)

@@ -116,12 +116,12 @@ def let_in():
 
 
 def apply(**options):
-    """Derive our table from the host's and load it, as the module does; return the policy."""
-    request = _firewall.Request(device="eth0", twins=TWINS, **options)
-    policy = _firewall._policy(request, _firewall._check(request))
-    if not policy.open:
-        run("nft -f -", _firewall.render(policy))
-    return policy
+    """Derive our table from the host's and load it, as the module does; return the policy for all devices."""
+    options = {"device": "eth0", **options}
+    request = _firewall.Request(twins=TWINS, **options)
+    policies = _firewall._policies(request, _firewall._check(request))
+    run("nft -f -", _firewall._text(policies))
+    return policies[-1]
 
 
 def as_ipv6(found):
@@ -221,6 +221,20 @@ def test_a_drop_of_one_protocol_among_all_is_kept():
     assert policy.closed == (47, 50)
 
 
+@pytest.mark.parametrize("device", ["eth0", "eth9", ""])
+def test_each_device_has_its_own_rules(device):
+    run("ip link add eth9 type veth peer name eth8")
+    try:
+        rules = "iifname eth9 accept; iifname eth0 tcp dport 80 accept; iifname eth0 udp dport != 53 accept"
+        run("nft -f -", f"table ip f {{ chain input {{ type filter hook input priority 0; policy drop; {rules}; }}; }}")
+        apply(device=device)
+        found = let_in()
+    finally:
+        run("ip link delete eth9")
+    assert_parity(found)
+    assert {port for _source, port in found["tcp6"]} == {80}
+
+
 IPTABLES = """*filter
 :INPUT {policy} [0:0]
 :FORWARD ACCEPT [0:0]
@@ -303,10 +317,10 @@ def test_icmpv6_passes_as_rfc_4890_asks_and_nothing_else_does():
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in _firewall.render(_firewall.Policy()).splitlines() if "type {" in line]
+    "line", [line for line in _firewall.render([_firewall.Policy()]).splitlines() if "type {" in line]
 )
 def test_each_line_for_icmpv6_is_needed(line):
-    table = _firewall.render(_firewall.Policy())
+    table = _firewall.render([_firewall.Policy()])
     assert line in table
     run("nft -f -", table.replace(f"{line}\n", ""))
     assert icmp_let_in(KINDS) < set(KINDS)

@@ -98,3 +98,10 @@ def test_no_secret_is_left_in_states_and_reports(lab):
         for secret in secrets.values():
             found = lab(name).run(f"grep -rlF '{secret}' /etc/ansible /var/lib/dualstack /var/log").stdout
             assert found == "", name
+
+
+def test_what_ipv4_hides_is_hidden_over_ipv6_too(lab):
+    for address in lab.addresses("web1"):
+        for port, let_in in {8080: False, 80: True}.items():
+            command = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
+            assert (lab("upstream").run_expect([0, 124], command).rc == 0) == let_in, (address, port)

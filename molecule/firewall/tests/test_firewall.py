@@ -6,7 +6,7 @@ FILTERED = ["web1", "mx1"]
 
 
 def reaches(lab, client, address, port):
-    """Whether a packet of CLIENT gets through to ADDRESS and PORT: a refusal by a port nobody listens on is an answer."""
+    """Whether a packet of CLIENT gets through to ADDRESS and PORT; where nobody listens, a refusal is an answer."""
     command = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
     return lab(client).run_expect([0, 1, 124], command).rc != 124
 
