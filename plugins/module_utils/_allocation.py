@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from hashlib import sha256
@@ -137,24 +137,20 @@ class _Space:
         """Tell whether nobody can have INDEX."""
         return index >= self.size or any(first <= index <= last for first, last in self.barred)
 
-    def choose(self, identity: str) -> int | None:
-        """Return a free index for IDENTITY: in the dynamic band, else in the static one, else None."""
-        index = None
-        if self.low < self.size:
-            index = self.sparse() if self.start == "sparse" else self.upward(identity)
-        if index is None:
-            index = self.free(0)
-        if index is not None:
-            self.after[index] = index + 1
-        return index
-
-    def upward(self, identity: str) -> int | None:
-        first = self.low
-        if self.start == "hash":
-            number = int.from_bytes(sha256(self.seed + identity.encode()).digest()[:8], "big")
-            first += number % (self.size - self.low)
-        found = self.free(first)
-        return self.free(self.low) if found is None else found
+    def choose(self, identities: Iterable[str]) -> Iterator[tuple[str, int | None]]:
+        """Yield each of IDENTITIES with a free index: of the dynamic band, else of the static one, else None."""
+        span, number = self.size - self.low, 0
+        for identity in identities:
+            if self.start == "hash" and span:
+                number = int.from_bytes(sha256(self.seed + identity.encode()).digest()[:8], "big") % span
+            index = self.sparse() if self.start == "sparse" else self.free(self.low + number)
+            if index is None:
+                index = self.free(self.low)
+            if index is None:
+                index = self.free(0)
+            if index is not None:
+                self.after[index] = index + 1
+            yield identity, index
 
     def sparse(self) -> int | None:
         """Count with the bits reversed (RFC 3531 section 3.1): each index is as far from the others as can be."""
@@ -236,15 +232,14 @@ class _Book:
                 if left and left.number not in work.claims[pool] and not space.bars(left.number):
                     space.take(left.number)
                     self.restore(left)
-            active = self.indices.setdefault(pool, {})
-            none: set[str] = set()
-            for each in wanted:
-                if each.identity not in active:
-                    chosen = space.choose(each.identity)
-                    if chosen is None:
-                        none.add(each.host)
-                    else:
-                        self.add(pool, chosen, each.identity)
+            held, active = self.holders.setdefault(pool, {}), self.indices.setdefault(pool, {})
+            new = {each.identity: None for each in wanted if each.identity not in active}
+            for identity, chosen in space.choose(new):
+                if chosen is not None:
+                    held[chosen] = record = Record(pool, chosen, identity, "a", self.today)
+                    active[identity] = chosen
+                    self.events["added"].append(record)
+            none = {each.host for each in wanted if each.identity not in active}
             if none:
                 self.exhausted(wanted[0], space, taken)
             failed |= none

@@ -8,15 +8,15 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ._allocation import EVENTS, Allocation, Request, allocate, widths
+from ._allocation import EVENTS, Allocation, Request, allocate, parse_day, widths
 from ._errors import DualStackError
 from ._files import FileState, read_file, write_file
 from ._ledger import public, read_ledger, render
-from ._numbering import frozen, records
-from ._plan import Plan
+from ._numbering import frozen, readable_hosts, records
+from ._plan import Plan, read_plan
 
 POLL = 0.02  # flock(2) has no time limit of its own
 
@@ -70,6 +70,22 @@ class Update:
             "diff": {"before": self.before, "after": self.after, "before_header": path, "after_header": path},
             **{name: [public(record) for record in found] for name, found in self.allocation.events.items()},
         }
+
+
+def apply(wanted: Mapping[str, Any], config: object, check: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Do what the module's options WANTED say by the plan file's mapping CONFIG; return the result and the warnings."""
+    plan, problems = read_plan(config)
+    path = wanted["ledger"] or os.path.join(os.path.dirname(os.path.abspath(wanted["plan"])), plan.ledger)
+    hosts, wrong = readable_hosts(wanted["hosts"])
+    empty = [] if wanted["hosts"] else ["E401 hosts: is empty; pass all hosts of the inventory"]
+    source = plan, [*problems, *wrong, *empty]
+    chosen = {each.name: wanted[each.name] for each in fields(Request)}
+    request = Request(**{**chosen, "today": parse_day(wanted["today"])})
+    if wanted["state"] == "validated":
+        found = validate(path, source, hosts, request.today)
+    else:
+        found = update(path, source, hosts, request, timeout=wanted["lock_timeout"], check=check)
+    return {"ledger": path, **found.result(path, plan, request.today)}, found.allocation.warnings
 
 
 def update(

@@ -173,16 +173,12 @@ ledger:
   type: str
 """
 
-import os
 import traceback
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._allocation import Request, parse_day
 from ..module_utils._errors import DualStackError
-from ..module_utils._ledger_file import update, validate
-from ..module_utils._numbering import readable_hosts
-from ..module_utils._plan import read_plan
+from ..module_utils._ledger_file import apply
 
 try:
     import yaml
@@ -220,26 +216,12 @@ def main() -> None:
     if yaml is None:
         module.fail_json(msg=missing_required_lib("PyYAML"), exception=MISSING)
     try:
-        result, warnings = _update(module.params, module.check_mode)
+        result, warnings = apply(module.params, _load(module.params["plan"]), module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
     for warning in warnings:
         module.warn(warning)
     module.exit_json(**result)
-
-
-def _update(wanted: dict, check: bool) -> tuple:
-    plan, problems = read_plan(_load(wanted["plan"]))
-    path = wanted["ledger"] or os.path.join(os.path.dirname(os.path.abspath(wanted["plan"])), plan.ledger)
-    hosts, wrong = readable_hosts(wanted["hosts"])
-    empty = [] if wanted["hosts"] else ["E401 hosts: is empty; pass all hosts of the inventory"]
-    source = plan, [*problems, *wrong, *empty]
-    request = Request(parse_day(wanted["today"]), **{name: wanted[name] for name in CHANGES})
-    if wanted["state"] == "validated":
-        found = validate(path, source, hosts, request.today)
-    else:
-        found = update(path, source, hosts, request, timeout=wanted["lock_timeout"], check=check)
-    return {"ledger": path, **found.result(path, plan, request.today)}, found.allocation.warnings
 
 
 def _load(path: str) -> object:

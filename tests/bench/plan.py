@@ -6,9 +6,7 @@ CPU seconds (user and system) are compared, for other processes of the machine d
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
-import importlib.util
 import json
 import pathlib
 import resource
@@ -21,9 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
+from ansible import context
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
+from ansible.release import __version__ as ansible_version
 from ansible.template import Templar
 
 try:
@@ -41,6 +41,7 @@ from module_utils._numbering import frozen
 from module_utils._plan import Plan, read_plan
 
 FILTER_CALLS = 1000
+PEER_PACKAGES = ROOT / "build" / "bench" / "peers"
 FEW, TASKS = 10, 10  # hosts and tasks of the plays whose cost by task is measured
 SMALL = 500  # hosts of the fleet in which the peers still end in reasonable time
 
@@ -74,12 +75,12 @@ class Table:
         self.rows.append(row)
         bound = "" if limit is None else f"<= {limit:g} {unit}".rstrip()
         verdict = "" if limit is None else ("ok" if value <= limit else "MISSED")
-        print(f"{what:<58} {_number(value):>9} {unit:<7} {bound:<13} {verdict:<7} {note}".rstrip(), flush=True)
+        print(f"{what:<68} {_number(value):>9} {unit:<7} {bound:<13} {verdict:<7} {note}".rstrip(), flush=True)
 
     def say(self, what: str, note: str) -> None:
         """Add a line without a number: what could not be measured, and why."""
         self.rows.append({"what": what, "value": None, "note": note})
-        print(f"{what:<58} {note}", flush=True)
+        print(f"{what:<68} {note}", flush=True)
 
     @property
     def missed(self) -> bool:
@@ -160,7 +161,7 @@ def core(table: Table, hosts: int, runs: int) -> None:
     known = median(runs, lambda: cpu(lambda: frozen(plan, [], names, held)))
     table.add("65,533 vhost /80s in one /64, by the ledger", known, "s", limit=0.3)
     new = median(runs, lambda: cpu(lambda: allocated(plan, names)))
-    table.add("65,533 vhost /80s in one /64, from an empty ledger", new, "s")
+    table.add("65,533 vhost /80s in one /64, from an empty ledger", new, "s", limit=0.3)
 
 
 def inventory(place: pathlib.Path, hosts: int) -> tuple[list[object], list[object]]:
@@ -189,16 +190,21 @@ def play(place: pathlib.Path, name: str, message: str, tasks: int) -> pathlib.Pa
 def large(table: Table, place: pathlib.Path, hosts: int, runs: int) -> None:
     """Measure what the inventory plugin adds to a large inventory."""
     without, with_plan = inventory(place / "large", hosts)
-    loader = (sys.executable, __file__, "--load")
+    load = (sys.executable, __file__, "--load")
     found = medians(
         runs,
-        bare=lambda: float(_output(*loader, *without[1::2])),
-        plan=lambda: float(_output(*loader, *with_plan[1::2])),
+        bare=lambda: float(_output(*load, *without[1::2])),
+        plan=lambda: float(_output(*load, *with_plan[1::2])),
+        export=lambda: float(_output(*load, *with_plan[1::2], "--export")),
     )
-    note = f"{found['plan']:.2f} s against {found['bare']:.2f} s"
-    table.add(
-        f"load an inventory of {hosts:,} hosts with the plan", found["plan"] / found["bare"], "x", limit=1.25, note=note
-    )
+    for name, limit, what in (
+        ("plan", 1.25, "for a play"),
+        ("export", None, "for an export, with every string marked"),
+    ):
+        note = f"{found[name]:.2f} s against {found['bare']:.2f} s"
+        table.add(
+            f"load {hosts:,} hosts with the plan {what}", found[name] / found["bare"], "x", limit=limit, note=note
+        )
     show = play(place, "one", "{{ inventory_hostname }}", 1)
     run = (BIN / "ansible-playbook", "--limit", "web00001", show)
     found = medians(runs, bare=lambda: command(*run, *without), plan=lambda: command(*run, *with_plan))
@@ -264,17 +270,17 @@ PEERS = {
 
 def peers(table: Table, runs: int) -> None:
     """Measure the filters beside those of ansible.utils, called as templates call them."""
+    missing = _install_peers()
     for ours, theirs in (("v6_subnet", "ipsubnet"), ("v6_join", "ipmath")):
-        with_peer = _collection("ansible.utils")
-        names = (ours, theirs) if with_peer else (ours,)
-        values = {name: [] for name in names}
+        names = (ours,) if missing else (ours, theirs)
+        values: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for _run in range(runs):
             for name in names:
                 values[name].append(json.loads(_output(sys.executable, __file__, "--filter", name)))
         speed = {name: statistics.median(each["us"] for each in found) for name, found in values.items()}
         table.add(f"dualstack.fleet.{ours}, each value", speed[ours], "us")
-        if not with_peer:
-            table.say(f"ansible.utils.{theirs}, each value", "missing: pip install ansible netaddr")
+        if missing:
+            table.say(f"ansible.utils.{theirs}, each value", missing)
             continue
         note = f"{speed[theirs] / speed[ours]:.1f} x ours"
         if values[ours][0]["values"] != values[theirs][0]["values"]:
@@ -282,12 +288,17 @@ def peers(table: Table, runs: int) -> None:
         table.add(f"ansible.utils.{theirs}, each value", speed[theirs], "us", note=note)
 
 
-def _collection(name: str) -> bool:
-    with contextlib.suppress(ImportError):
-        netaddr = importlib.util.find_spec("netaddr")
-        path = name.replace(".", "/")
-        return bool(netaddr) and any((pathlib.Path(each) / "ansible_collections" / path).is_dir() for each in sys.path)
-    return False
+def _install_peers() -> str:
+    """Install the ansible.utils of this ansible-core's generation beside the results; return why it is missing."""
+    if not (PEER_PACKAGES / "ansible_collections" / "ansible" / "utils").is_dir():
+        generation = int(ansible_version.split(".")[1]) - 7  # ansible 12 has the collections for ansible-core 2.19
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(PEER_PACKAGES)]
+        done = subprocess.run(
+            [*install, f"ansible=={generation}.*", "netaddr"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return f"could not be installed: {done.stderr.strip().splitlines()[-1]}"
+    return ""
 
 
 def _output(*argv: object) -> str:
@@ -297,8 +308,9 @@ def _output(*argv: object) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def load(sources: list[str]) -> None:
-    """Print the CPU seconds that Ansible's inventory manager needs for SOURCES."""
+def load(sources: list[str], export: bool) -> None:
+    """Print the CPU seconds that Ansible's inventory manager needs for SOURCES, in a play or in an EXPORT."""
+    context.CLIARGS = {"export": True} if export else {"args": ("site.yml",)}
     init_plugin_loader([str(ROOT / ".ansible" / "collections")])
     found = []
     seconds = cpu(lambda: found.append(InventoryManager(loader=DataLoader(), sources=sources)))
@@ -309,7 +321,8 @@ def load(sources: list[str]) -> None:
 
 def templates(name: str) -> None:
     """Print the microseconds that a filter takes for each value, and the values."""
-    init_plugin_loader([str(ROOT / ".ansible" / "collections"), *sys.path])
+    sys.path.append(str(PEER_PACKAGES))  # netaddr
+    init_plugin_loader([str(ROOT / ".ansible" / "collections"), str(PEER_PACKAGES)])
     templar = Templar(loader=DataLoader())
     once, many = (
         trust_as_template(f"{{% for number in range({count}) %}}{PEERS[name]} {{% endfor %}}")
@@ -328,10 +341,11 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--output", type=pathlib.Path, default=ROOT / "build" / "bench" / "plan.json")
     options.add_argument("--load", nargs="+", help=argparse.SUPPRESS)
+    options.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
     options.add_argument("--filter", help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.load:
-        return load(chosen.load)
+        return load(chosen.load, chosen.export)
     if chosen.filter:
         return templates(chosen.filter)
     table = Table()
