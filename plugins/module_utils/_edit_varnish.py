@@ -86,8 +86,7 @@ def notes(root: str, read: Read, _settings: Settings) -> list[str]:
     """Return which access lists of the VCL name IPv4 clients only."""
     found = []
     for command in in_force(root, read, "ExecStart"):
-        match = re.search(r"(?<=\s)-f(?:[ \t]|\\\r?\n)*(\S+)", command.text)
-        for path, text in _vcl(match[1], read, set()) if match else ():
+        for path, text in (each for main in _mains(command.text) for each in _vcl(main, read, set())):
             for acl in re.finditer(r"\bacl\s+([\w-]+)[^{]*\{([^}]*)\}", _COMMENT.sub(_blank, text)):
                 entries = re.findall(r'"([^"/]*)', acl[2])
                 hosts = [entry for entry in entries if is_ipv4(entry) and not is_loopback(entry)]
@@ -98,6 +97,16 @@ def notes(root: str, read: Read, _settings: Settings) -> list[str]:
                         'write the IPv6 networks of these clients beside it, such as "2001:db8::"/64;'
                     )
     return found
+
+
+def checks(root: str, read: Read) -> list[tuple[str, ...]]:
+    """Return the commands that compile the VCL: Varnish does not start again with one that somebody has broken."""
+    mains = [path for command in in_force(root, read, "ExecStart") for path in _mains(command.text)]
+    return [("varnishd", "-C", "-f", path) for path in mains]
+
+
+def _mains(command: str) -> list[str]:
+    return re.findall(r"(?<=\s)-f(?:[ \t]|\\\r?\n)*(\S+)", command)
 
 
 def _listens(command: str) -> list[_Listen]:

@@ -37,6 +37,7 @@ class Tree:
     sockets: Callable[[str, Read], set[Socket]]
     sites: Callable[[str, Read], list[Site]] = lambda _root, _read: []
     notes: Callable[[str, Read, Settings], list[str]] = lambda _root, _read, _settings: []
+    checks: Callable[[str, Read], list[tuple[str, ...]]] = lambda _root, _read: []
 
 
 def edit(form: str, text: str, settings: Settings) -> str:
@@ -232,6 +233,6 @@ TREES = {
     "nginx": Tree(_edit_nginx.edit, _edit_nginx.sockets, _edit_nginx.sites),
     "pureftpd": Tree(_edit_pureftpd.edit, _edit_pureftpd.sockets),
     "sshd": Tree(_edit_sshd.edit, _edit_sshd.sockets, notes=_edit_sshd.notes),
-    "varnish": Tree(_edit_varnish.edit, _edit_varnish.sockets, notes=_edit_varnish.notes),
+    "varnish": Tree(_edit_varnish.edit, _edit_varnish.sockets, notes=_edit_varnish.notes, checks=_edit_varnish.checks),
 }
 FORMATS = (*FILES, *TREES)

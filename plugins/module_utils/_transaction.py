@@ -441,7 +441,7 @@ class _Run:
         self.began = time.time()
         self.ran: list[str] = []
         self.checks: Sequence[Check] = request.checks
-        self.apply = request.apply
+        self.validate, self.apply = request.validate, request.apply
         self.logged = _size(request.log)
         self.warnings: list[str] = []
 
@@ -468,7 +468,7 @@ class _Run:
                 self._change(changes, killed, packed_additions(additions.records()))
             else:
                 self._verify_unchanged()
-        commands = [shlex.join(command) for command in (*request.validate, *self.apply)] if needed else []
+        commands = [shlex.join(command) for command in (*self.validate, *self.apply)] if needed else []
         return Result(
             bool(shown or killed or needed),
             tuple(change.after.path for change in shown),
@@ -499,6 +499,7 @@ class _Run:
             if self.request.sites and not check_mode:
                 self.checks = (*self.checks, *site_checks(tree.sites(path, after), needed))
             if needed:
+                self.validate = (*self.validate, *tree.checks(path, after))
                 old = tree.sockets(path, before) | tree.sockets(path, found)
                 new = tree.sockets(path, after) - old
                 self._free(new)
@@ -575,7 +576,7 @@ class _Run:
             for change in changes:
                 command = f"write {change.after.path}"
                 write_file(change.after)
-            for step, commands in (("validate", request.validate), ("apply", self.apply)):
+            for step, commands in (("validate", self.validate), ("apply", self.apply)):
                 self._commands(step, commands)
             step = "verify"
             self._verify()

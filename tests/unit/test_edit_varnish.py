@@ -1,7 +1,7 @@
 """Each IPv4 listener of Varnish gets its twin in the command that is in force; lists that know IPv4 only are told."""
 
 import pytest
-from module_utils._edit_varnish import edit, notes, sockets
+from module_utils._edit_varnish import checks, edit, notes, sockets
 from module_utils._errors import InputError
 
 ROOT = "/usr/lib/systemd/system/varnish.service"
@@ -91,3 +91,11 @@ def test_access_lists_with_ipv4_alone_are_told():
     }
     (note,) = notes(ROOT, files.get, {})
     assert note.startswith("/etc/varnish/acl.vcl: line 2: acl purge names 192.0.2.0 and no client of IPv6")
+
+
+def test_the_vcl_in_force_is_compiled_before_a_restart():
+    units = {ROOT: "[Service]\nExecStart=/usr/sbin/varnishd -f /etc/varnish/default.vcl\n"}
+    assert checks(ROOT, units.get) == [("varnishd", "-C", "-f", "/etc/varnish/default.vcl")]
+    units[HOST] = UNIT.format("-a :80 \\\n  -f \\\n /srv/shop.vcl -s malloc")
+    assert checks(ROOT, units.get) == [("varnishd", "-C", "-f", "/srv/shop.vcl")]
+    assert checks(ROOT, {ROOT: UNIT.format("-b 192.0.2.1")}.get) == []
