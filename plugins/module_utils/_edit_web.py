@@ -35,6 +35,7 @@ class Site:
     ipv6: tuple[str, ...]
     listed: bool = False
     plain: bool = True  # speaks HTTP
+    greeting: str = ""  # regular expression of what it says first, where the client waits for that
 
 
 def members(pattern: str, base: str) -> list[str]:

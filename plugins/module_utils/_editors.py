@@ -8,14 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import _edit_apache, _edit_nginx, _edit_postfix, _edit_pureftpd, _edit_sshd, _edit_varnish
+from . import _edit_apache, _edit_dovecot, _edit_nginx, _edit_postfix, _edit_pureftpd, _edit_sshd, _edit_varnish
 from ._edit_text import (
     Settings,
     additions,
     append,
     body,
     end,
-    is_addition,
     is_ipv4,
     literal,
     only_keys,
@@ -26,7 +25,6 @@ from ._edit_web import Read, Site, Socket
 from ._errors import InputError
 
 MAX_NAMESERVERS = 3  # MAXNS of resolv.conf(5): later ones are never asked
-DOVECOT_DEFAULTS = {"listen": ["*", "::"]}
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Tree:
     sites: Callable[[str, Read], list[Site]] = lambda _root, _read: []
     notes: Callable[[str, Read, Settings], list[str]] = lambda _root, _read, _settings: []
     checks: Callable[[str, Read], list[tuple[str, ...]]] = lambda _root, _read: []
+    early: bool = True  # whether the service itself refuses an address that this host lacks, and lives on
 
 
 def edit(form: str, text: str, settings: Settings) -> str:
@@ -78,71 +77,6 @@ def _key_value(text: str, settings: Settings) -> str:
     if problems:
         raise InputError(problems)
     return "".join(lines)
-
-
-def _dovecot(text: str, settings: Settings) -> str:
-    problems: list[str] = []
-    lines = split_lines(text)
-    for key, value in settings.items():
-        try:
-            lines = _dovecot_key(lines, key, value)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return "".join(lines)
-
-
-def _dovecot_key(lines: list[str], key: str, value: object) -> list[str]:
-    default = DOVECOT_DEFAULTS.get(key, [])
-    wanted = additions(key, value) if is_addition(value) else _words(_unquoted(scalar(key, value).strip())[1])
-    place = _dovecot_place(lines, key)
-    if place is None:
-        if default and set(wanted) <= set(default) and (is_addition(value) or set(wanted) == set(default)):
-            return lines  # what the file does not say is the default, which has it
-        words = ", ".join(dict.fromkeys([*default, *wanted])) if is_addition(value) else scalar(key, value)
-        return append(lines, [f"{key} = {words}"])
-    text = body(lines[place])
-    parts = re.fullmatch(r"(\s*[\w/]+\s*=[ \t]*)(.*?)(\s*(?:(?:^|\s)#.*)?)", text)
-    if parts is None or parts[2].endswith("\\"):
-        raise InputError(
-            [f"{key}: line {place + 1} goes on in the next line, which this editor does not read; join them"]
-        )
-    quote, inner = _unquoted(parts[2])
-    if is_addition(value) and re.search(r"[\"'\\]", inner):
-        raise InputError([f"{key}: line {place + 1} has quotes inside its value, which this editor does not read"])
-    have = _words(inner)
-    known = {word.strip("[]") for word in have}
-    if is_addition(value):
-        missing = [word for word in wanted if word.strip("[]") not in known]
-        separator = " " if len(have) > 1 and "," not in inner else ", "
-        new = quote + separator.join(filter(None, [inner, *missing])) + quote if missing else parts[2]
-    else:
-        new = parts[2] if known == {word.strip("[]") for word in wanted} else scalar(key, value)
-    return [*lines[:place], parts[1] + new + parts[3] + end(lines[place]), *lines[place + 1 :]]
-
-
-def _unquoted(value: str) -> tuple[str, str]:
-    """Return the quotation mark around VALUE, or nothing, and what is inside; Dovecot takes off one pair."""
-    match = re.fullmatch(r"([\"'])(.*)\1", value)
-    return (match[1], match[2]) if match else ("", value)
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[,\s]+", text) if word]
-
-
-def _dovecot_place(lines: list[str], key: str) -> int | None:
-    """Return the index of the last top-level assignment of KEY: that one is in force."""
-    depth, place = 0, None
-    for index, line in enumerate(lines):
-        code = re.sub(r"(^|\s)#.*", "", body(line))
-        if depth == 0 and re.match(rf"\s*{re.escape(key)}\s*=", code):
-            place = index
-        depth += code.count("{") - code.count("}")
-    if depth:
-        raise InputError([f"{key}: the braces of the file do not match, so what is outside all sections is not known"])
-    return place
 
 
 def _resolv(text: str, settings: Settings) -> str:
@@ -222,7 +156,6 @@ def _nameservers(present: list[str], wanted: list[str]) -> list[str]:
 
 
 FILES: dict[str, Callable[[str, Settings], str]] = {
-    "dovecot": _dovecot,
     "key_value": _key_value,
     "lines": _lines,
     "postfix": _edit_postfix.edit,
@@ -230,6 +163,7 @@ FILES: dict[str, Callable[[str, Settings], str]] = {
 }
 TREES = {
     "apache": Tree(_edit_apache.edit, _edit_apache.sockets, _edit_apache.sites),
+    "dovecot": Tree(_edit_dovecot.edit, _edit_dovecot.sockets, _edit_dovecot.sites, early=False),
     "nginx": Tree(_edit_nginx.edit, _edit_nginx.sockets, _edit_nginx.sites),
     "pureftpd": Tree(_edit_pureftpd.edit, _edit_pureftpd.sockets),
     "sshd": Tree(_edit_sshd.edit, _edit_sshd.sockets, notes=_edit_sshd.notes),

@@ -7,6 +7,7 @@ A check is tried again until it holds or the time is up, because a daemon may li
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import re
@@ -76,6 +77,24 @@ class Resolver:
         """Return what is wrong, or nothing."""
         reason = _query_problem(self.server, self.name)
         return f"name server {self.server}: {reason}" if reason else ""
+
+
+@dataclass(frozen=True)
+class Bindable:
+    """An IPv6 address that a service of this host can listen on: it is there, and known to be no duplicate."""
+
+    address: str
+
+    def problem(self) -> str:
+        """Return what is wrong, or nothing."""
+        try:
+            with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as handle:
+                handle.bind((self.address, 0))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                return f"{self.address}: {error.strerror or error}"
+            return f"{self.address} is not an address of this host, or still being checked for duplicates"
+        return ""
 
 
 def targets(port: int, family: str) -> list[str]:

@@ -26,7 +26,7 @@ class SiteCheck:
         """Return what is wrong, or nothing."""
         site = self.site
         for address in (*site.ipv4[:1], *site.ipv6):
-            reason = Listener(site.port, ("ipv6",) if ":" in address else ("ipv4",), address).problem()
+            reason = Listener(site.port, ("ipv6",) if ":" in address else ("ipv4",), address, site.greeting).problem()
             if reason:
                 return f"{self._title()}: {reason}"
         if not (site.plain and site.ipv4 and site.ipv6):

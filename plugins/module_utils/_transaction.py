@@ -27,7 +27,7 @@ from ._edit_web import Read, Socket, overlap, reachable
 from ._editors import FORMATS, TREES, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
-from ._listeners import FAMILIES, LOCAL_ZONE, Listener, Resolver, await_all
+from ._listeners import FAMILIES, LOCAL_ZONE, Bindable, Listener, Resolver, await_all
 from ._manager import foreign, strangers
 from ._resolv_writer import writer
 from ._sites import SiteCheck
@@ -48,7 +48,7 @@ _FOREIGN = (
 HIDDEN = "(content hidden)\n"
 
 Command = tuple[str, ...]
-Check = Union[Listener, Resolver, SiteCheck]
+Check = Union[Bindable, Listener, Resolver, SiteCheck]
 Params = Mapping[str, object]
 
 
@@ -442,6 +442,7 @@ class _Run:
         self.ran: list[str] = []
         self.checks: Sequence[Check] = request.checks
         self.validate, self.apply = request.validate, request.apply
+        self.first: list[Check] = [check for check in request.checks if isinstance(check, Resolver)]
         self.logged = _size(request.log)
         self.warnings: list[str] = []
 
@@ -463,6 +464,8 @@ class _Run:
         needed = bool(changes or killed or (request.reverted and kept))
         self._look(plan, needed, check_mode)
         if not check_mode:
+            if needed and not request.reverted:
+                self._ask_first()
             self._recover(killed, undone, kept)
             if needed:
                 self._change(changes, killed, packed_additions(additions.records()))
@@ -503,6 +506,10 @@ class _Run:
                 old = tree.sockets(path, before) | tree.sockets(path, found)
                 new = tree.sockets(path, after) - old
                 self._free(new)
+                if not tree.early:
+                    self.first += (
+                        Bindable(address) for address in sorted({one for one, _port in new}) if ":" in address
+                    )
                 if self.request.restart and any(overlap(socket, there) for socket in new for there in old):
                     self.apply = self.request.restart
         others = foreign(ports, self.request.unit) if self.request.unit else []
@@ -523,6 +530,16 @@ class _Run:
                     )
         if problems:
             raise InputError(problems)
+
+    def _ask_first(self) -> None:
+        """Ask for what the service must find there: a resolver waits for a dead server, some daemons die."""
+        reason = await_all(self.first, self.request.wait, str)
+        if reason:
+            raise DualStackError(
+                f"{self.request.name}: {reason}; nothing was changed. Put that right or name another, and run again",
+                step="before",
+                output=reason,
+            )
 
     def _sweep(self, killed: Mapping[str, tuple[FileState, str]]) -> None:
         """Remove the temporary files of a killed run."""

@@ -63,16 +63,15 @@ options:
             ends.
           - V(postfix) is for main.cf, see postconf(5). C(mynetworks) is refused when it holds IPv6 without
             brackets, host bits or a prefix shorter than /16, all of which Postfix takes in silence.
-          - V(dovecot) is for assignments outside all sections, see C(doveconf -n). A missing C(listen) is both
-            families.
-          - V(apache) and V(nginx) are for the first file of a configuration, and edit those it includes too. Twins are
-            put beside IPv4 literals, never where IPv6 is served, and never beside loopback addresses.
+          - V(apache), V(dovecot) and V(nginx) are for the first file of a configuration, and edit those it includes
+            too. Twins are put beside IPv4 literals, never where IPv6 is served, and never beside loopback addresses.
           - V(apache) has C(Listen) and C(VirtualHost). C(Listen) set to C(*) makes the wildcard of C(Listen
             0.0.0.0:PORT); C(VirtualHost) set to C(*) refuses sites that only IPv4 addresses name.
           - V(nginx) has C(listen), for sites on IPv4 literals. A server block on all of IPv4 gets all of IPv6.
-          - Both have C(sites), a dictionary of the IPv6 addresses of single sites by their names, and C(networks), a
-            dictionary of IPv6 networks by the IPv4 networks that they belong to. With C(networks), lists of clients
-            get the IPv6 twins of what they name; a list of which no twin is known is refused.
+          - V(dovecot) has C(listen), for listeners on IPv4 literals. A listener on all of IPv4 gets all of IPv6.
+          - V(apache) and V(nginx) have C(sites), a dictionary of the IPv6 addresses of single sites by their names.
+          - All three have C(networks), a dictionary of IPv6 networks by the IPv4 networks that they belong to. With it,
+            lists of clients get the IPv6 twins of what they name; a list of which no twin is known is refused.
           - V(resolv) has C(nameserver), see resolv.conf(5). Three servers at most, the first stays first.
           - V(sshd) is for sshd_config(5) and what it includes. It has C(ListenAddress), for listeners on one IPv4
             address, while one on all of IPv4 gets all of IPv6. C(AddressFamily inet) is refused unless C(AddressFamily)
@@ -174,6 +173,7 @@ options:
           - Ask each site of the V(apache) or V(nginx) configuration at each of its addresses by its own name. What
             IPv6 answers must be what IPv4 answers, certificate included. When nothing changed, one site for each
             listener is asked. A site with lists of clients may send this host away over one family.
+          - Of V(dovecot), each service must greet at each of its addresses.
         type: bool
   unit:
     description:

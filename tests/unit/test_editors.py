@@ -92,41 +92,6 @@ def test_postfix_does_not_replace_derived_networks_by_one_word():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("listen = *  # all\n", "listen = *, ::  # all\n"),
-        ("listen=192.0.2.1\r\n", "listen=192.0.2.1, ::\r\n"),
-        ("listen = * 192.0.2.1\n", "listen = * 192.0.2.1 ::\n"),
-        ("listen = *, [::]\n", "listen = *, [::]\n"),
-        ('listen = "*"  # all\n', 'listen = "*, ::"  # all\n'),
-        ('listen = "*, ::"\n', 'listen = "*, ::"\n'),
-        ("listen = '192.0.2.1 [::1]'\n", "listen = '192.0.2.1 [::1] ::'\n"),
-        ('listen = ""\n', 'listen = "::"\n'),
-        ("#listen = *\n", "#listen = *\n"),
-        ("", ""),
-        ("service x {\n  listen = *\n}\n", "service x {\n  listen = *\n}\n"),
-        ("service x { # {\n}\nlisten = *\nlisten = *\n", "service x { # {\n}\nlisten = *\nlisten = *, ::\n"),
-    ],
-)
-def test_dovecot_listens_on_both_families(old, new):
-    assert edit("dovecot", old, {"listen": {"add": ["::"]}}) == new
-
-
-def test_dovecot_takes_a_whole_value_too():
-    assert edit("dovecot", "listen = *\n", {"listen": "*, ::"}) == "listen = *, ::\n"
-    assert edit("dovecot", "listen = :: *\n", {"listen": "*, ::"}) == "listen = :: *\n"
-    assert edit("dovecot", 'listen = ":: *"\n', {"listen": "*, ::"}) == 'listen = ":: *"\n'
-    assert edit("dovecot", "a = 1\n", {"b": "2"}) == "a = 1\nb = 2\n"
-    assert edit("dovecot", "a = it's\n", {"a": '"b c"'}) == 'a = "b c"\n'
-
-
-@pytest.mark.parametrize("value", ['"*', '"*" "192.0.2.1"', "*, '::'"])
-def test_dovecot_refuses_quotes_that_it_would_break(value):
-    with pytest.raises(InputError, match="line 1 has quotes inside its value"):
-        edit("dovecot", f"listen = {value}\n", {"listen": {"add": ["::"]}})
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
         ("Listen 192.0.2.1:80\n", "Listen 192.0.2.1:80\nListen [2001:db8::1]:80\n"),
         ("listen 0.0.0.0:8443 https", "listen 0.0.0.0:8443 https\nlisten [2001:db8::1]:8443 https"),
         ("Listen 80\n", "Listen 80\n"),
@@ -274,7 +239,7 @@ SETTINGS = {
         "VirtualHost": {"add": ["[2001:db8::1]"]},
         "networks": {"192.0.2.1": "2001:db8:1::/64"},
     },
-    "dovecot": {"listen": {"add": ["::"]}, "other": "1"},
+    "dovecot": {"listen": {"add": ["[2001:db8::1]"]}, "networks": {"192.0.2.1": "2001:db8:1::/64"}},
     "key_value": {"A": "1 2"},
     "lines": {"add": ["a b", "c"]},
     "nginx": {"listen": {"add": ["[2001:db8::1]"]}, "networks": {"192.0.2.1": "2001:db8:1::/64"}},
@@ -313,6 +278,7 @@ PIECES = [
         "192.0.2.1",
         "192.0.2.2",
         "2001:db8::1",
+        "login_trusted_networks = ",
         "ExecStart=v -a ",
         "21",
     ],

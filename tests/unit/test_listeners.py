@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from module_utils import _listeners
-from module_utils._listeners import Listener, Resolver, await_all, listening
+from module_utils._listeners import Bindable, Listener, Resolver, await_all, listening
 
 TCP6 = """  sl  local_address                         remote_address                        st tx_queue rx_queue
    0: 00000000000000000000000000000000:0019 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
@@ -114,3 +114,8 @@ def test_waiting_is_bounded_and_tells_what_was_missing():
         closed.bind(("127.0.0.1", 0))
         check = Listener(closed.getsockname()[1], ("ipv4",))
         assert "refused (waited 0.1 s)" in await_all([check], 0.1, lambda: "")
+
+
+def test_an_address_that_this_host_lacks_cannot_be_listened_on():
+    assert Bindable("::1").problem() == ""
+    assert "2001:db8::dead is not an address of this host" in Bindable("2001:db8::dead").problem()
