@@ -23,8 +23,7 @@ from ._edit_text import (
 )
 from ._edit_web import Read, Site, Socket
 from ._errors import InputError
-
-MAX_NAMESERVERS = 3  # MAXNS of resolv.conf(5): later ones are never asked
+from ._resolv_writer import MAX_NAMESERVERS
 
 
 @dataclass(frozen=True)

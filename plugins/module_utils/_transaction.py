@@ -23,13 +23,14 @@ from ._additions import Additions
 from ._additions import packed as packed_additions
 from ._additions import unpacked as unpacked_additions
 from ._command import Outcome, argv, run
+from ._edit_text import additions as words_to_add
 from ._edit_web import Read, Socket, overlap, reachable
 from ._editors import FORMATS, TREES, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Bindable, Listener, Resolver, await_all
 from ._manager import foreign, strangers
-from ._resolv_writer import writer
+from ._resolv_writer import Listed, owner, writer
 from ._sites import SiteCheck
 from ._sites import checks as site_checks
 
@@ -48,7 +49,7 @@ _FOREIGN = (
 HIDDEN = "(content hidden)\n"
 
 Command = tuple[str, ...]
-Check = Union[Bindable, Listener, Resolver, SiteCheck]
+Check = Union[Bindable, Listed, Listener, Resolver, SiteCheck]
 Params = Mapping[str, object]
 
 
@@ -78,7 +79,7 @@ class Request:
     validate: tuple[Command, ...] = ()
     apply: tuple[Command, ...] = ()
     restart: tuple[Command, ...] = ()
-    checks: tuple[Listener | Resolver, ...] = ()
+    checks: tuple[Check, ...] = ()
     sites: bool = False
     listeners: tuple[str, ...] = ()
     commands: tuple[Command, ...] = ()
@@ -414,11 +415,32 @@ def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Re
     if request.programs and not any(map(os.path.exists, request.programs)):
         no = " and no ".join(request.programs)
         return Result(False, skipped=f"{request.name} is not installed here (no {no}): nothing to do")
+    request = _through_owner(request)
     try:
         with contextlib.nullcontext() if check_mode else _lock(root):
             return _Run(request, root).execute(check_mode)
     except OSError as error:  # outside the steps that are undone: what a killed run left, and our own records
         raise DualStackError(f"{request.name}: {error}; put that right, the next run goes on from there") from error
+
+
+def _through_owner(request: Request) -> Request:
+    """Return REQUEST with the files of the program that writes resolv.conf in its place."""
+    for wanted in request.files:
+        if wanted.form != "resolv":
+            continue
+        only_nameservers = {"nameserver": wanted.settings.get("nameserver", {"add": []})}
+        edit("resolv", "", only_nameservers)  # what is wrong with the addresses is told by the editor
+        found = owner(wanted.path, words_to_add("nameserver", only_nameservers["nameserver"]))
+        if found is None:
+            continue
+        there = Wanted(found.path, found.content, found.form, found.settings)
+        request = replace(
+            request,
+            files=tuple(there if one is wanted else one for one in request.files),
+            apply=(*request.apply, found.apply),
+            checks=(*request.checks, found.check),
+        )
+    return request
 
 
 @contextlib.contextmanager

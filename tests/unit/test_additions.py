@@ -40,7 +40,7 @@ CASES = {
         "ListenAddress 192.0.2.1\nAllowUsers a@192.0.2.0/24\nMatch Address 192.0.2.0/24\n",
         lambda word: {"ListenAddress": {"add": [f"[{word}]"]}, "networks": {"192.0.2.0/24": f"{word}/128"}},
     ),
-    "dovecot": ('listen = "192.0.2.1"\n', lambda word: {"listen": {"add": [word]}}),
+    "dovecot": ('listen = "192.0.2.1"\n', lambda word: {"listen": {"add": [f"[{word}]"]}}),
     "lines": ("a\nb\n", lambda word: {"add": [word]}),
     "apache": (
         SITE,

@@ -467,3 +467,14 @@ def test_what_a_killed_run_left_is_an_error_while_the_disk_is_full(world, monkey
     world.run()
     world.revert()
     assert world.conf.read_text() == "# long enough\n" * 10
+
+
+def test_a_name_server_that_is_silent_is_never_written(world):
+    before = world.conf.read_bytes()
+    with pytest.raises(DualStackError, match="nothing was changed") as error:
+        _transaction.execute(
+            _transaction.replace(world.request(verify=[{"resolver": "2001:db8::dead"}]), wait=0.1), False, world.store
+        )
+    assert error.value.details["step"] == "before"
+    assert world.conf.read_bytes() == before
+    assert not (world.directory / "log").exists()
