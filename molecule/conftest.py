@@ -1,14 +1,22 @@
 """Fixtures of all scenarios: hosts by name, questions as clients ask them, the journal of a host that failed."""
 
+import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
+import sys
+from dataclasses import dataclass
 
 import pytest
 import testinfra
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "lab"))
+
+from lab import scratch  # noqa: E402  the tools of the lab are no package
+
 PODMAN = ["podman"] if os.geteuid() == 0 else ["sudo", "podman"]
 LAB = os.environ.get("DUALSTACK_LAB", "dualstack")
 MACHINES = {"web1": "bookworm", "web2": "trixie"}
@@ -22,6 +30,10 @@ with socket.create_connection(('{address}', {port}), timeout=3) as session:
         text += more
 print(text.decode(errors='replace'))
 """
+TALK = (
+    "import smtplib; s = smtplib.SMTP('{address}', timeout=5); s.helo('client.example');"
+    " s.mail('a@example.com'); print(s.rcpt('{recipient}')[0])"
+)
 
 
 class Lab:
@@ -84,6 +96,30 @@ class Lab:
         """Return what the service at ADDRESS and PORT says to CLIENT first, or all of its answer to SAY."""
         return self(client).run(f'python3 -c "{ASK.format(address=address, port=port, say=say)}"').stdout
 
+    def mail(self, sender, recipient, machine):
+        """Send a mail from the host SENDER to RECIPIENT, who is bob of MACHINE, and return it with all its headers."""
+        mark = self(sender).check_output("date +%s%N")
+        letter = f"printf 'Subject: {mark}\\n\\nx\\n' | sendmail -f bob@web1.example.net {recipient}"
+        self(sender).run_expect([0], letter)
+        found = f"grep -rl 'Subject: {mark}' /home/bob/Maildir/new"
+        self(machine).run_expect([0], f'timeout 20 sh -c "until {found}; do sleep 0.1; done"')
+        return self(machine).check_output(f"cat $({found})")
+
+    @contextlib.contextmanager
+    def postfix(self, name, setting):
+        """Give the mail server of NAME a SETTING for a while."""
+        host = self(name)
+        host.run_expect([0], f"cp -a /etc/postfix/main.cf /root/main.cf && postconf -e '{setting}' && postfix reload")
+        try:
+            yield
+        finally:
+            host.run_expect([0], "mv /root/main.cf /etc/postfix/main.cf && postfix reload")
+
+    def relay(self, client, server, family, recipient="somebody@elsewhere.example"):
+        """Return the server's code for CLIENT's wish to send to RECIPIENT, over IPv4 (0) or IPv6 (1)."""
+        talk = TALK.format(address=self.addresses(server)[family], recipient=recipient)
+        return int(self(client).check_output(f'python3 -c "{talk}"'))
+
 
 @pytest.fixture(scope="session")
 def lab():
@@ -95,6 +131,64 @@ def lab():
 def machine(request):
     """The name of each client machine in turn: Debian 12, Debian 13."""
     return request.param
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What the application of a role did, and all that was said."""
+
+    changed: bool
+    message: str
+
+
+class Bare:
+    """A host apart from the lab, which roles are applied to."""
+
+    def __init__(self, host, directory):
+        self.host, self.directory = host, directory
+
+    def command(self, *words):
+        """Return the command line that runs WORDS, with a standard input."""
+        return [*PODMAN, "exec", "-i", self.host.container, *words]
+
+    def sh(self, script, stdin=""):
+        """Run SCRIPT and return what it prints."""
+        done = subprocess.run(
+            self.command("sh", "-c", script), input=stdin, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{script}: rc {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout.rstrip("\n")
+
+    def apply(self, role, *options, tasks_from="main", fails=False, **variables):
+        """Apply ROLE by ansible-playbook and see that it FAILS or does not."""
+        task = {"ansible.builtin.include_role": {"name": f"dualstack.fleet.{role}", "tasks_from": tasks_from}}
+        play = [{"hosts": "all", "gather_facts": False, "tasks": [task], "vars": variables}]
+        inventory = {"all": {"hosts": {"bare": self.host.variables()}}}
+        for name, content in (("play.yml", play), ("hosts.yml", inventory)):
+            (self.directory / name).write_text(json.dumps(content))
+        done = subprocess.run(
+            ["ansible-playbook", "-i", self.directory / "hosts.yml", *options, self.directory / "play.yml"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        told = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, told
+        return Applied(not re.search(r"changed=0\b", told), told)
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """A function that boots a host of a release, apart from the lab, with no daemon started."""
+
+    @contextlib.contextmanager
+    def boot(suite):
+        with scratch(suite, f"bare-{suite}") as host:
+            host.run("systemctl", "start", "ssh")
+            yield Bare(host, tmp_path_factory.mktemp("bare"))
+
+    return boot
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._edit_text import Settings, additions, append, body, end, is_addition, scalar, split_lines
@@ -17,7 +18,7 @@ LOCAL = (ipaddress.IPv6Network("fe80::/10"), ipaddress.IPv6Network("fc00::/7"))
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """A logical line: the indexes of its physical lines, comments between them left out."""
 
     key: str
@@ -40,13 +41,12 @@ def edit(text: str, settings: Settings) -> str:
 
 
 def _set(lines: list[str], key: str, value: object) -> list[str]:
-    entries = [entry for entry in _entries(lines) if entry.key == key]
-    entry = entries[-1] if entries else None  # the last one is in force
-    old = _value(lines, entry) if entry else ""
+    entry = in_force(lines, key)
+    old = value_of(lines, entry) if entry else ""
     words = re.split(r"[,\s]+", old.strip(", \t")) if old.strip(", \t") else []
     if is_addition(value):
         wanted = additions(key, value)
-        _check(key, wanted + words)
+        _check(key, wanted + words, wanted)
         if key == "mynetworks" and entry is None:
             raise InputError(
                 [
@@ -56,13 +56,13 @@ def _set(lines: list[str], key: str, value: object) -> list[str]:
             )
         if key == "inet_interfaces" and (entry is None or "all" in words):
             return lines  # "all" stands alone, and is the default
-        have = {_same(word) for word in words}
-        missing = [word for word in wanted if _same(word) not in have]
+        have = {same_network(word) for word in words}
+        missing = [word for word in wanted if same_network(word) not in have]
         if not missing:
             return lines
         if entry is None or not words:
             return _replace(lines, entry, key, " ".join(missing))
-        return _extend(lines, entry, old, missing)
+        return extended(lines, entry, old, missing)
     new = scalar(key, value)
     _check(key, re.split(r"[,\s]+", new))
     if entry and old.split() == new.split():
@@ -70,27 +70,39 @@ def _set(lines: list[str], key: str, value: object) -> list[str]:
     return _replace(lines, entry, key, new)
 
 
-def _entries(lines: list[str]) -> list[_Entry]:
-    found: list[_Entry] = []
+def in_force(lines: list[str], key: str) -> Entry | None:
+    """Return the last definition of KEY."""
+    return next((entry for entry in reversed(_entries(lines)) if entry.key == key), None)
+
+
+def _entries(lines: list[str]) -> list[Entry]:
+    found = []
+    for indexes in logical_lines(lines):
+        match = re.match(r"(([^\s=]+)\s*=[ \t]*)", body(lines[indexes[0]]))
+        found.append(Entry(match[2], match[1], indexes) if match else Entry("", "", indexes))
+    return found
+
+
+def logical_lines(lines: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the indexes of the physical lines of each logical line, comments and empty lines left out."""
+    found: list[tuple[int, ...]] = []
     for index, line in enumerate(lines):
         text = body(line)
         if not text.strip() or text.lstrip().startswith("#"):
             continue  # neither ends a logical line
-        if text[0] in " \t":
-            if found:
-                found[-1] = _Entry(found[-1].key, found[-1].head, (*found[-1].lines, index))
-            continue
-        match = re.match(r"(([^\s=]+)\s*=[ \t]*)", text)
-        found.append(_Entry(match[2], match[1], (index,)) if match else _Entry("", "", (index,)))
+        if text[0] not in " \t":
+            found.append((index,))
+        elif found:
+            found[-1] = (*found[-1], index)
     return found
 
 
-def _value(lines: list[str], entry: _Entry) -> str:
+def value_of(lines: list[str], entry: Entry) -> str:
     first = body(lines[entry.lines[0]])[len(entry.head) :]
     return " ".join([first.strip(), *(body(lines[index]).strip() for index in entry.lines[1:])]).strip()
 
 
-def _replace(lines: list[str], entry: _Entry | None, key: str, value: str) -> list[str]:
+def _replace(lines: list[str], entry: Entry | None, key: str, value: str) -> list[str]:
     if entry is None:
         return append(lines, [f"{key} = {value}"])
     first, *rest = entry.lines
@@ -100,7 +112,7 @@ def _replace(lines: list[str], entry: _Entry | None, key: str, value: str) -> li
     return changed
 
 
-def _extend(lines: list[str], entry: _Entry, old: str, missing: list[str]) -> list[str]:
+def extended(lines: list[str], entry: Entry, old: str, missing: list[str]) -> list[str]:
     last = entry.lines[-1]
     text = body(lines[last])
     separator = ", " if "," in old else " "
@@ -111,7 +123,7 @@ def _extend(lines: list[str], entry: _Entry, old: str, missing: list[str]) -> li
     return changed
 
 
-def _same(word: str) -> str:
+def same_network(word: str) -> str:
     """Return one spelling for all spellings of a network, so that none is added twice."""
     match = re.fullmatch(r"\[([^]/]*)(?:/(\d+)\]|\](?:/(\d+))?)", word)
     try:
@@ -120,9 +132,14 @@ def _same(word: str) -> str:
         return word
 
 
-def _check(key: str, words: list[str]) -> None:
+def _check(key: str, words: list[str], new: Sequence[str] = ()) -> None:
     if key == "mynetworks":
         problems = [f"mynetworks: {problem}" for word in words for problem in _network_problem(word)]
+        problems += [
+            f"mynetworks: {word!r} matches no client, Postfix sees mapped IPv4 as IPv4; name the IPv6 network"
+            for word in new
+            if same_network(word).startswith("::ffff:")
+        ]
     elif key == "smtp_bind_address6":
         problems = [
             f"{key}: {word!r} is not an IPv6 address without brackets, such as 2001:db8::1"

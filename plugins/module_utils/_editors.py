@@ -8,7 +8,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import _edit_apache, _edit_dovecot, _edit_nginx, _edit_postfix, _edit_pureftpd, _edit_sshd, _edit_varnish
+from . import (
+    _edit_apache,
+    _edit_dovecot,
+    _edit_nginx,
+    _edit_postfix,
+    _edit_postfix_master,
+    _edit_postfix_twins,
+    _edit_pureftpd,
+    _edit_sshd,
+    _edit_varnish,
+)
 from ._edit_text import (
     Settings,
     additions,
@@ -158,6 +168,11 @@ FILES: dict[str, Callable[[str, Settings], str]] = {
     "key_value": _key_value,
     "lines": _lines,
     "postfix": _edit_postfix.edit,
+    "postfix_cidr": _edit_postfix_twins.cidr,
+    "postfix_indexed": _edit_postfix_twins.indexed,
+    "postfix_list": _edit_postfix_twins.word_list,
+    "postfix_lists": _edit_postfix_twins.lists,
+    "postfix_master": _edit_postfix_master.edit,
     "resolv": _resolv,
 }
 TREES = {

@@ -16,12 +16,13 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 ANY = {"0.0.0.0", "::"}
 ATTEMPT = 3.0  # seconds for one connection, greeting or look-up
+TALK_ATTEMPT = 10.0  # postscreen(8) lets a client wait for 6 seconds before it may speak
 PAUSE = 0.05
 DNS = 53
 GREETING_LIMIT = 4096
@@ -41,13 +42,17 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP port that must accept connections in each of FAMILIES, and greet with what EXPECT matches."""
+    """A TCP port that must accept connections in each of FAMILIES, and greet with what EXPECT matches.
+
+    TALK goes on from there: (what is sent, what the line that answers must match), again and again.
+    """
 
     port: int
     families: tuple[str, ...] = ("ipv4", "ipv6")
     address: str = ""
     expect: str = ""
     send: str = ""
+    talk: tuple[tuple[str, str], ...] = ()
 
     def problem(self) -> str:
         """Return what is wrong, or nothing. IPv6 comes first: it is what a reload adds, so IPv4 is seen after it."""
@@ -60,7 +65,7 @@ class Listener:
     def _family_problem(self, family: str) -> str:
         reason = ""
         for address in [self.address] if self.address else targets(self.port, family):
-            reason = _greeting_problem(address, self.port, self.expect, self.send)
+            reason = _talk_problem(address, self.port, ((self.send, self.expect), *self.talk))
             if not reason:
                 return ""
         return reason
@@ -138,28 +143,30 @@ def _address(digits: str) -> str:
     return str(ipaddress.ip_address(struct.pack(f"={len(words)}I", *words)))
 
 
-def _greeting_problem(address: str, port: int, expect: str, send: str) -> str:
+def _talk_problem(address: str, port: int, talk: Sequence[tuple[str, str]]) -> str:
     try:
-        with socket.create_connection((address, port), timeout=ATTEMPT) as connection:
-            if not expect:
-                return ""
-            connection.sendall(send.encode())
-            greeting = _first_line(connection)
+        patience = TALK_ATTEMPT if talk[1:] else ATTEMPT
+        with (
+            socket.create_connection((address, port), timeout=patience) as connection,
+            connection.makefile("rb") as lines,
+        ):
+            for number, (send, expect) in enumerate(talk, 1):
+                connection.sendall(send.encode())
+                answer = _answer(lines, number < len(talk)) if expect else ""
+                if not re.search(expect, answer):
+                    asked = f" to {send.strip()!r}" if send else ""
+                    return f"{address}: answered {answer!r}{asked}, expected {expect!r}"
     except OSError as error:
         return f"{address}: {error.strerror or error}"
-    if re.search(expect, greeting):
-        return ""
-    return f"{address}: answered {greeting!r}, expected {expect!r}"
+    return ""
 
 
-def _first_line(connection: socket.socket) -> str:
-    received = b""
-    while b"\n" not in received and len(received) < GREETING_LIMIT:
-        chunk = connection.recv(GREETING_LIMIT)
-        if not chunk:
-            break
-        received += chunk
-    return received.decode("utf-8", "replace").partition("\n")[0].rstrip("\r")
+def _answer(lines: BinaryIO, whole: bool) -> str:
+    """Return the first line that is there, or the last one of the answer: all of it must be read before we speak on."""
+    line = lines.readline(GREETING_LIMIT)
+    while whole and re.match(rb"\d{3}-", line):
+        line = lines.readline(GREETING_LIMIT)
+    return line.decode("utf-8", "replace").rstrip("\r\n")
 
 
 def _query_problem(server: str, name: str) -> str:

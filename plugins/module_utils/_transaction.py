@@ -228,13 +228,14 @@ def _check(
             f"has {' and '.join(kinds) or 'none'}"
         )
     elif kinds in (["sites"], ["listeners"]):
-        _compiles(entry, place, problems)
+        _compiles(str(entry.get("expect", "")), place, problems)
     elif kinds == ["command"]:
         commands.append(_command(entry["command"], f"{place}.command", problems))
     elif kinds == ["resolver"]:
         checks += [Resolver(str(server), str(entry.get("name", LOCAL_ZONE))) for server in _list(entry, "resolver")]
     else:
         expect, send = str(entry.get("expect", "")), str(entry.get("send", ""))
+        talk = tuple((str(line["send"]) + "\r\n", str(line["expect"])) for _place, line in _entries(entry, "talk"))
         families = [str(family) for family in _list(entry, "families")] or list(FAMILIES)
         places = [("", tuple(families))]
         if entry.get("address"):
@@ -242,14 +243,14 @@ def _check(
         for port in map(int, map(str, _list(entry, "port"))):
             if not 0 < port < 65536:
                 problems.append(f"{place}: port {port} is not between 1 and 65535")
-            checks += [Listener(port, family, address, expect, send) for address, family in places]
+            checks += [Listener(port, family, address, expect, send, talk) for address, family in places]
         if unknown := [family for family in families if family not in FAMILIES]:
             problems.append(f"{place}: families has {', '.join(unknown)}; write ipv4 or ipv6")
-        _compiles(entry, place, problems)
+        for pattern in (expect, *(answer for _send, answer in talk)):
+            _compiles(pattern, place, problems)
 
 
-def _compiles(entry: dict[str, object], place: str, problems: list[str]) -> None:
-    expect = str(entry.get("expect", ""))
+def _compiles(expect: str, place: str, problems: list[str]) -> None:
     try:
         re.compile(expect)
     except re.error as error:

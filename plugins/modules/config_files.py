@@ -63,6 +63,13 @@ options:
             ends.
           - V(postfix) is for main.cf, see postconf(5). C(mynetworks) is refused when it holds IPv6 without
             brackets, host bits or a prefix shorter than /16, all of which Postfix takes in silence.
+          - V(postfix_master) is for master.cf, see master(5). It has C(outbound), V(pinned) to IPv4 or V(open), for
+            what SMTP clients send over, and C(free), a list of services that are never pinned. A service whose own
+            options name C(inet_protocols) is left alone.
+          - V(postfix_lists) (the lists of client networks in main.cf), V(postfix_list) (a file that such a list names),
+            V(postfix_cidr) and V(postfix_indexed) (tables that clients are looked up in) have C(networks), a
+            dictionary of IPv6 networks by IPv4 networks. An IPv4 network gets the ones of its own, or of all in it.
+            M(dualstack.fleet.postfix_tables) finds the files.
           - V(apache), V(dovecot) and V(nginx) are for the first file of a configuration, and edit those it includes
             too. Twins are put beside IPv4 literals, never where IPv6 is served, and never beside loopback addresses.
           - V(apache) has C(Listen) and C(VirtualHost). C(Listen) set to C(*) makes the wildcard of C(Listen
@@ -84,7 +91,8 @@ options:
             C(IPV4Only) and a C(Bind) on all of IPv4 go, C(DontResolve) sets what it names.
           - V(key_value) is for C(KEY=VALUE); V(lines) has C(add), for whole lines.
         type: str
-        choices: [apache, dovecot, key_value, lines, nginx, postfix, pureftpd, resolv, sshd, varnish]
+        choices: [apache, dovecot, key_value, lines, nginx, postfix, postfix_cidr, postfix_indexed, postfix_list,
+          postfix_lists, postfix_master, pureftpd, resolv, sshd, varnish]
       set:
         description:
           - "Keys with their values; C({add: [WORD]}) adds the words that a list has not got."
@@ -152,6 +160,19 @@ options:
         description: Text to send first, for protocols in which the client speaks first. It needs
           O(verify[].expect).
         type: str
+      talk:
+        description: What to say after that, line by line, with the answer to each.
+        type: list
+        elements: dict
+        suboptions:
+          send:
+            description: The line, without its end.
+            type: str
+            required: true
+          expect:
+            description: Regular expression that the line of the answer must match.
+            type: str
+            required: true
       command:
         description: Command that must end with status 0; it is run once, after the ports and name servers answered.
         type: raw
@@ -283,12 +304,14 @@ FILE = {
     "optional": {"type": "bool", "default": False},
     "missing": {},
 }
+LINE = {"send": {"type": "str", "required": True}, "expect": {"type": "str", "required": True}}
 CHECK = {
     "port": {"type": "list", "elements": "int"},
     "families": {"type": "list", "elements": "str", "choices": ["ipv4", "ipv6"]},
     "address": {"type": "list", "elements": "str"},
     "expect": {"type": "str"},
     "send": {"type": "str"},
+    "talk": {"type": "list", "elements": "dict", "options": LINE},
     "command": {"type": "raw"},
     "resolver": {"type": "list", "elements": "str"},
     "sites": {"type": "bool"},

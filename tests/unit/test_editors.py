@@ -233,6 +233,7 @@ def test_key_value_and_lines():
         edit("key_value", "", {"A": True})
 
 
+TWINS = {"networks": {"192.0.2.0/24": ["2001:db8::/64"], "192.0.2.1": ["2001:db8::1", "2001:db8::2"]}}
 SETTINGS = {
     "apache": {
         "Listen": {"add": ["[2001:db8::1]", "[2001:db8::2]"]},
@@ -244,6 +245,11 @@ SETTINGS = {
     "lines": {"add": ["a b", "c"]},
     "nginx": {"listen": {"add": ["[2001:db8::1]"]}, "networks": {"192.0.2.1": "2001:db8:1::/64"}},
     "postfix": {"inet_protocols": "all", "list": {"add": ["a", "b"]}},
+    "postfix_cidr": TWINS,
+    "postfix_indexed": TWINS,
+    "postfix_list": TWINS,
+    "postfix_lists": TWINS,
+    "postfix_master": {"outbound": "pinned"},
     "pureftpd": {"DontResolve": True},
     "resolv": {"nameserver": {"add": [X, Y]}},
     "sshd": {"ListenAddress": {"add": ["[2001:db8::1]"]}, "networks": {"192.0.2.1": "2001:db8:1::/64"}},

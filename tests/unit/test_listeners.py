@@ -75,6 +75,25 @@ def test_the_greeting_must_match():
         assert "220 mail.example" in Listener(port, ("ipv4",), expect="^554 ").problem()
 
 
+def mail_server(connection):
+    """Greet in two lines, and answer each line with its own first word."""
+    with connection, connection.makefile("rb") as lines:
+        connection.sendall(b"220-mail.example\r\n220 ready\r\n")
+        for line in lines:
+            connection.sendall(b"250 " + line.split()[0] + b"\r\n")
+
+
+@pytest.mark.parametrize(("answer", "good"), [("^250 RCPT", True), ("^250 MAIL", False)])
+def test_a_talk_goes_on_to_its_last_answer(answer, good):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: mail_server(listener.accept()[0]), daemon=True)
+        thread.start()
+        talk = (("MAIL x\r\n", "^250 MAIL"), ("RCPT x\r\n", answer))
+        problem = Listener(listener.getsockname()[1], ("ipv4",), expect="^220 ", talk=talk).problem()
+    assert (problem == "") is good
+    assert good or "answered '250 RCPT' to 'RCPT x', expected '^250 MAIL'" in problem
+
+
 def dns(code):
     return lambda query: query[:2] + bytes([0x81, 0x80 | code]) + query[4:]
 

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which tables Postfix looks a client's address up in, as its own postconf(1) prints the configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ._edit_postfix_twins import NETWORK_LISTS, Twins, network
+from ._errors import InputError
+
+FILE = "file"  # a list's words in a file, see postconf(5), mynetworks
+INDEXED = ("btree", "cdb", "dbm", "hash", "lmdb", "sdbm")
+FORMATS = {
+    FILE: "postfix_list",
+    "cidr": "postfix_cidr",
+    "texthash": "postfix_indexed",
+    **dict.fromkeys(INDEXED, "postfix_indexed"),
+}
+PATTERNS = (
+    "fail",
+    "pcre",
+    "regexp",
+    "static",
+    "randmap",
+)  # of names, or for everybody: no address is looked up in them
+CHECK = re.compile(r"\bcheck_client(?:_a)?_access[\s,{]+((?:\w+:)+)([^\s,}]*)")
+
+
+@dataclass(frozen=True, order=True)
+class Table:
+    """A table of TYPE; ``place`` is the parameter that names it first."""
+
+    type: str
+    path: str
+    place: str
+
+    @property
+    def name(self) -> str:
+        return self.path if self.type == FILE else f"{self.type}:{self.path}"
+
+
+def parameters(*listings: str) -> dict[str, str]:
+    """Return {name: value} of what postconf has printed; an option in master.cf has SERVICE/TYPE before its name."""
+    pairs = (line.partition("=") for listing in listings for line in listing.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _equals, value in pairs}
+
+
+def find(values: dict[str, str], twins: Twins, known: Iterable[str] = ()) -> list[Table]:
+    """Return the tables that can get twins; raise for those that cannot and are not KNOWN to have them."""
+    found: dict[str, Table] = {}
+    problems: list[str] = []
+    for place, value in values.items():
+        for table in _named(place, value):
+            if table.name in found or table.name in known or table.type in PATTERNS:
+                continue
+            found[table.name] = table
+            if table.type not in FORMATS or not table.path.startswith("/"):
+                problems.append(
+                    f"{place}: {table.name} is no file that can be edited; give the IPv4 networks in it their twins "
+                    "there, then add it to the known tables"
+                )
+        name = place.rpartition("/")[2]
+        if place != name and name in NETWORK_LISTS and _wants(value, twins):
+            problems.append(f"master.cf: {place} = {value} has no IPv6 twins; add them there by hand")
+    if problems:
+        raise InputError(problems)
+    return sorted(found.values())
+
+
+def index_commands(tables: Iterable[Table]) -> list[list[str]]:
+    """Return the commands that make the index files of TABLES anew."""
+    return [["postmap", table.name] for table in tables if table.type in INDEXED]
+
+
+def _named(place: str, value: str) -> Iterator[Table]:
+    words: list[tuple[str, str]] = CHECK.findall(value)
+    if place.rpartition("/")[2] in NETWORK_LISTS:
+        for word in (word.lstrip("!") for word in re.split(r"[,\s]+", value)):
+            match = re.fullmatch(r"((?:[a-z]\w*:)+)(.*)", word)
+            if word.startswith("/"):
+                yield Table(FILE, word, place)
+            elif match:
+                words.append((match[1], match[2]))
+    for types, path in words:
+        kinds = [kind for kind in types.split(":") if kind and kind != "proxy"]
+        yield Table(":".join(kinds), path, place)
+
+
+def _wants(value: str, twins: Twins) -> bool:
+    fours = filter(None, map(network, re.split(r"[,\s]+", value)))
+    return "[" not in value and any(twins.of(four) for four in fours)
