@@ -88,6 +88,24 @@ class Lab:
         files = (path for path in sorted((tree / directory.strip("/")).rglob("*")) if path.is_file())
         return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
 
+    def refuses(self, name, role, path, line, words):
+        """A broken LINE in the file PATH on the host NAME makes ROLE fail with WORDS, and changes nothing."""
+        before = self.listeners(name)
+        self(name).run_expect([0], f"echo '{line}' > {path}")
+        try:
+            status, said = self.role(name, role)
+        finally:
+            self(name).run_expect([0], f"rm {path}")
+        assert status != 0
+        assert words in said.replace("\\", "")
+        assert self.listeners(name) == before
+        self.is_legacy(name, path.rsplit("/", 2)[0])
+
+    def is_legacy(self, name, directory):
+        """Each file below DIRECTORY on the host NAME is what it was before any change."""
+        for path, text in self.legacy(name, directory).items():
+            assert self(name).file(path).content_string == text, path
+
     def listeners(self, name):
         """Return what the services of the host NAME listen on."""
         return self(name).check_output("ss -Hltn | awk '{ print $4 }' | awk -F: '$NF < 10000' | sort").split()
