@@ -11,6 +11,8 @@ version_added: 0.1.0
 description:
   - Returns the records that M(dualstack.fleet.dns_publish) takes, so that every name has every address and every
     address leads back to the first name.
+  - With C(sites), every one of these names also has its own address, and that leads back to it. A site outside of the
+    zone gives no record, since its zone is somebody else's.
 options:
   _input:
     description: The IPv6 addresses of the host.
@@ -22,6 +24,10 @@ options:
     type: list
     elements: str
     required: true
+  sites:
+    description: Addresses of virtual hosts by their names, as P(dualstack.fleet.vhost_addresses#filter) returns them.
+    type: dict
+    default: {}
   zone:
     description: Zone of the names.
     type: str
@@ -62,12 +68,14 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._dns import records_of
+from ..module_utils._dns import in_zone, records_of
 
 
-def _filter(addresses, *, names, zone, reverse_zone, ttl=300, state="present"):
+def _filter(addresses, *, names, zone, reverse_zone, sites=None, ttl=300, state="present"):
+    common = {"zone": zone, "reverse_zone": reverse_zone, "ttl": ttl, "state": state}
     try:
-        return records_of(addresses, names, zone=zone, reverse_zone=reverse_zone, ttl=ttl, state=state)
+        own = [records_of([value], [name], **common) for name, value in (sites or {}).items() if in_zone(name, zone)]
+        return sum(own, records_of(addresses, names, **common))
     except (IndexError, ValueError) as error:
         raise AnsibleFilterError(f"dns_records: addresses {addresses!r}, names {names!r}: {error}") from error
 

@@ -125,6 +125,11 @@ def records_of(
     ]
 
 
+def in_zone(name: str, zone: str) -> bool:
+    """Tell whether the whole NAME lies in ZONE or is it."""
+    return f".{name.lower().rstrip('.')}".endswith(f".{zone.lower().rstrip('.')}")
+
+
 def _name(place: str, text: object, problems: list[str]) -> str:
     name = str(text).lower().rstrip(".") + "."
     labels = name[:-1].split(".")

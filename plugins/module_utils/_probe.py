@@ -254,7 +254,7 @@ def _lives(trial: _Trial, timeout: float, recovery: float, begun: float) -> bool
 
 def _judge(trial: _Trial, lame: dict[int, str]) -> Result:
     target, ipv4, ipv6 = trial.target, trial.ipv4, tuple(trial.ipv6)
-    service = f"{target.name} {target.protocol}"
+    service = f"{target.name} {target.protocol}" + (f" ({target.host_header})" if target.host_header else "")
     failed = [answer for answer in ipv6 if not answer.ok]
     verdict, detail = "same", f"{service}: the same answer over IPv4 and over {len(ipv6)} IPv6 address(es)"
     if trial.again is not None and not trial.again.ok:
@@ -476,14 +476,13 @@ def _summary(results: list[Result]) -> dict[str, object]:
         "ok": not bad,
         "conclusive": all(result.verdict != "inconclusive" for result in bad),
         "verdicts": sorted({result.verdict for result in results}),
-        "reason": "; ".join(
-            f"{result.target.protocol} on port {result.target.port} {_FAULTS[result.verdict]}" for result in bad
-        ),
+        "reason": "; ".join(f"{_service(result.target)} {_FAULTS[result.verdict]}" for result in bad),
         "detail": "; ".join(result.detail for result in bad),
         "results": [
             {
                 "protocol": result.target.protocol,
                 "port": result.target.port,
+                **({"site": result.target.host_header} if result.target.host_header else {}),
                 "ipv4": result.ipv4.ok and result.verdict != "crashed",
                 "ipv6": bool(result.ipv6) and all(answer.ok for answer in result.ipv6),
                 "verdict": result.verdict,
@@ -493,9 +492,22 @@ def _summary(results: list[Result]) -> dict[str, object]:
     }
 
 
+def _service(target: Target) -> str:
+    site = f" of {target.host_header}" if target.host_header else ""
+    return f"{target.protocol}{site} on port {target.port}"
+
+
 def now() -> str:
     """Return the time in UTC, as ISO 8601 to the second."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def vhost_addresses(record: Mapping[str, object]) -> dict[str, str]:
+    """Return the first address of each virtual host's prefix, by its name."""
+    vhosts = record.get("vhosts") or {}
+    if not isinstance(vhosts, Mapping):
+        raise ValueError("vhosts is not a mapping of name to prefix")
+    return {str(name): str(ipaddress.IPv6Network(str(prefix))[1]) for name, prefix in vhosts.items()}
 
 
 def service_addresses(record: Mapping[str, object]) -> list[str]:

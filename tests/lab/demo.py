@@ -41,6 +41,15 @@ def first_of(prefix: str) -> str:
     return prefix.split("/", maxsplit=1)[0] + "1"
 
 
+def sites(hosts: dict[str, dict]) -> dict[str, tuple[str, str]]:
+    """Return {virtual host: (machine, its prefix)}."""
+    return {
+        site: (name, prefix)
+        for name, variables in hosts.items()
+        for site, prefix in variables.get("dualstack", {}).get("vhosts", {}).items()
+    }
+
+
 class Traffic:
     """The customers, on the upstream host, from construction to `stop`."""
 
@@ -101,6 +110,12 @@ def prove(hosts: dict[str, dict]) -> list[dict]:
             ("ipv6", first_of(record["delegated_prefix"])),
         ):
             addresses.append({"host": name, "family": family, "address": address, "protocols": MACHINE_PROTOCOLS})
+    for site, (machine, prefix) in sites(hosts).items():
+        own = {"ipv4": hosts[machine]["dualstack_ipv4"], "ipv6": first_of(prefix)}
+        addresses += [
+            {"host": site, "family": family, "address": address, "protocols": ["http"], "site": site}
+            for family, address in own.items()
+        ]
     addresses.append(
         {"host": "mx1", "family": "ipv4", "address": hosts["mx1"]["dualstack_ipv4"], "protocols": ["smtp"]}
     )
@@ -117,11 +132,14 @@ def prove(hosts: dict[str, dict]) -> list[dict]:
 
 
 def names(hosts: dict[str, dict], states: dict[str, dict]) -> list[dict]:
-    """Ask the name server for the AAAA record of every published host."""
+    """Ask the name server for the AAAA record of every published host, and of its virtual hosts."""
+    planned = {name: (name, hosts[name]["dualstack"]["address"]) for name in states}
+    planned |= {site: (name, first_of(prefix)) for site, (name, prefix) in sites(hosts).items()}
     results = []
-    for name, state in states.items():
-        answer = lab.output("exec", UPSTREAM, "dig", "+short", "AAAA", f"{name}.example.net", "@198.51.100.53")
-        wanted = hosts[name]["dualstack"]["address"] if state["state"] == "published" else ""
+    for name, (machine, address) in planned.items():
+        asked = name if "." in name else f"{name}.example.net"
+        answer = lab.output("exec", UPSTREAM, "dig", "+short", "AAAA", asked, "@198.51.100.53")
+        wanted = address if states[machine]["state"] == "published" else ""
         results.append({"host": name, "aaaa": answer, "planned": wanted, "ok": answer == wanted})
     return results
 
@@ -150,6 +168,11 @@ def show(hosts: dict[str, dict], states: dict[str, dict], proof: list[dict]) -> 
         rows.append((
             name, record["address"], record["delegated_prefix"] or "-", state["state"],
             families.get("ipv4", "-"), families.get("ipv6", "-"),
+        ))  # fmt: skip
+    for site, (machine, prefix) in sites(hosts).items():
+        families = services.get(site, {})
+        rows.append((
+            site, first_of(prefix), prefix, f"on {machine}", families.get("ipv4", "-"), families.get("ipv6", "-"),
         ))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     print()

@@ -46,6 +46,7 @@ def test_the_names_have_the_planned_addresses(first):
     published = {item["host"]: item["aaaa"] for item in first["names"] if item["planned"]}
     assert published["web1"] == "2001:db8:100:1::c:1121"
     assert published["bac1"] == "2001:db8:100:1::ad:bac1"
+    assert published["films.example.net"] == "2001:db8:200:1122:f115::1"
     assert [item for item in first["names"] if not item["ok"]] == []
 
 

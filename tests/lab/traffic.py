@@ -31,11 +31,12 @@ MAIL_DEADLINE = 60.0
 FAULTS = (OSError, EOFError, ftplib.Error, imaplib.IMAP4.error, smtplib.SMTPException)
 
 
-def http(address, _password):
+def http(address, _password, site=""):
     literal = f"[{address}]" if ":" in address else address
-    with urllib.request.urlopen(f"http://{literal}/", timeout=ATTEMPT) as answer:
-        if b"<title>" not in answer.read():
-            raise OSError("no page")
+    request = urllib.request.Request(f"http://{literal}/", headers={"Host": site} if site else {})
+    with urllib.request.urlopen(request, timeout=ATTEMPT) as answer:
+        if f"<title>{site.split('.')[0]}".encode() not in answer.read():
+            raise OSError("not the page")
 
 
 def imap(address, password):
@@ -180,7 +181,8 @@ def prove(order):
             result = {key: target[key] for key in ("host", "family", "address")}
             result.update(protocol=protocol, ok=True, error="")
             try:
-                PROTOCOLS[protocol](target["address"], order["password"])
+                site = {"site": target["site"]} if "site" in target else {}
+                PROTOCOLS[protocol](target["address"], order["password"], **site)
             except FAULTS as error:
                 result.update(ok=False, error=f"{type(error).__name__}: {error}")
             results.append(result)

@@ -12,7 +12,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from module_utils._dns import RRset, Wish, batches, decide, publish, records_of, summary, wishes
+from module_utils._dns import RRset, Wish, batches, decide, in_zone, publish, records_of, summary, wishes
 from module_utils._errors import DualStackError, InputError
 
 dns = pytest.importorskip("dns", reason="missing capability: dnspython")
@@ -303,6 +303,14 @@ def test_every_name_has_every_address_and_each_leads_back_to_the_first_name():
         "www.example.net.": both,
     }
     assert {wish.present for key, wish in wanted.items() if key[2] == "PTR"} == {frozenset({"web1.example.net."})}
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [("shop.example.net", True), ("Shop.Example.NET.", True), ("example.net", True), ("notexample.net", False)],
+)
+def test_a_name_lies_in_a_zone_by_whole_labels(name, inside):
+    assert in_zone(name, "example.net.") is inside
 
 
 def test_addresses_come_last_and_go_first():

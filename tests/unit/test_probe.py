@@ -12,7 +12,7 @@ import time
 
 import pytest
 from module_utils._errors import InputError
-from module_utils._probe import Target, by_host, probe, service_addresses, targets
+from module_utils._probe import Target, by_host, probe, service_addresses, targets, vhost_addresses
 
 
 def ipv6_here():
@@ -298,6 +298,16 @@ def test_results_are_grouped_by_host(serve):
     }
 
 
+def test_a_site_that_fails_is_told_by_its_name(serve):
+    port = serve(SMTP, None)
+    sites = [Target("a", "smtp", port, "127.0.0.1", ("::1",), host_header=name) for name in ("shop", "blog")]
+    host = by_host(probe(sites, timeout=0.4))["a"]
+    assert host["reason"] == f"smtp of shop on port {port} does not answer over IPv6; " + (
+        f"smtp of blog on port {port} does not answer over IPv6"
+    )
+    assert [result["site"] for result in host["results"]] == ["shop", "blog"]
+
+
 def test_all_that_is_wrong_with_the_input_is_said_at_once():
     with pytest.raises(InputError) as caught:
         targets(
@@ -331,3 +341,10 @@ def test_services_answer_at_the_host_and_at_the_first_address_of_its_prefix():
     assert service_addresses({"address": "2001:db8::1", "delegated_prefix": ""}) == ["2001:db8::1"]
     both = service_addresses({"address": "2001:db8::1", "delegated_prefix": "2001:db8:200:1011::/64"})
     assert both == ["2001:db8::1", "2001:db8:200:1011::1"]
+
+
+def test_a_virtual_host_answers_at_the_first_address_of_its_prefix():
+    assert vhost_addresses({"vhosts": {"shop": "2001:db8:200:11:5409::/80"}}) == {"shop": "2001:db8:200:11:5409::1"}
+    assert vhost_addresses({"vhosts": {}}) == {}
+    with pytest.raises(ValueError, match="vhosts is not a mapping"):
+        vhost_addresses({"vhosts": ["shop"]})

@@ -6,6 +6,7 @@ import pytest
 
 PUBLISHED = ["edge1", "edge2", "ns1", "bac1", "mx1", "web1", "web2"]
 GREETINGS = {"smtp": (25, "", "220 "), "imap": (143, "", "* OK"), "ftp": (21, "", "220"), "ssh": (22, "", "SSH-2.0")}
+SITES = {"books": "web1", "music": "web1", "films": "web2"}
 PAGE = "GET / HTTP/1.0\\r\\n\\r\\n"
 
 
@@ -27,6 +28,16 @@ def test_upstream_reaches_each_service_on_each_address(lab, machine, protocol):
 def test_upstream_gets_the_same_page_over_both_families(lab, machine):
     for address in lab.addresses(machine):
         assert f"{machine} at your service" in lab.greeting("upstream", address, 80, PAGE), address
+
+
+@pytest.mark.parametrize(("site", "name"), SITES.items())
+def test_each_virtual_host_is_served_at_its_own_address_and_published_there(lab, site, name):
+    address = lab.variables[name]["dualstack"]["vhosts"][f"{site}.example.net"].split("/")[0] + "1"
+    page = f"GET / HTTP/1.0\\r\\nHost: {site}.example.net\\r\\n\\r\\n"
+    for literal in (lab.variables[name]["dualstack_ipv4"], address):
+        assert f"{site} of {name}" in lab.greeting("upstream", literal, 80, page), literal
+    assert ask_names(lab, "AAAA", f"{site}.example.net") == [address]
+    assert ask_names(lab, "-x", address) == [f"{site}.example.net."]
 
 
 @pytest.mark.parametrize("edge", ["edge1", "edge2"])
