@@ -82,12 +82,12 @@ def _prefix_problem(text: str) -> str:
 
 
 def network(word: str) -> V4 | None:
-    """Return the IPv4 network that WORD names; None for anything else, and for the host itself."""
+    """Return the IPv4 network that WORD names; None for anything else, for the host itself and for everybody."""
     try:
         found = V4(word)
     except ValueError:
         return None
-    return None if found.is_loopback else found
+    return found if found.prefixlen and not found.is_loopback else None
 
 
 def lists(text: str, settings: Settings) -> str:
@@ -172,6 +172,8 @@ def _table(text: str, twins: Twins, spell: Callable[[str, V6], str]) -> str:
     problems: list[str] = []
     for indexes, at, key in rows:
         first = body(lines[indexes[0]])
+        if key.lstrip("!") == "0.0.0.0/0" and "::/0" not in have:
+            problems.append(f"line {indexes[0] + 1}: {key} decides on all others, and IPv6 clients pass it; add ::/0")
         four = network(_whole(key.lstrip("!")))
         try:
             sixes = [spell(key, six) for six in (twins.of(four) if four else [])]

@@ -125,6 +125,16 @@ def test_cidr_tables_get_a_copy_of_the_line(old, new):
     assert twins("cidr", old) == (new or old)
 
 
+def test_a_line_for_everybody_else_needs_its_own_twin():
+    text = "192.0.2.7 OK\n0.0.0.0/0 REJECT\n"
+    with pytest.raises(InputError, match=r"line 2: 0\.0\.0\.0/0 decides on all others"):
+        twins("cidr", text)
+    assert (
+        twins("cidr", text + "::/0 REJECT\n")
+        == text.replace("0.0.0.0", "2001:db8:1::7/128 OK\n0.0.0.0") + "::/0 REJECT\n"
+    )
+
+
 def test_a_block_of_a_cidr_table_is_left_to_its_author():
     with pytest.raises(InputError, match=r"line 2: 192\.0\.2\.0/24 has twins, and is the cond"):
         twins("cidr", "\nif 192.0.2.0/24\n192.0.2.7 OK\nendif\n")

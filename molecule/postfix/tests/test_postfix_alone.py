@@ -203,12 +203,11 @@ def test_a_broken_server_is_refused_in_the_words_of_postfix(fresh):
     refused = fresh.apply("postfix", fails=True)
     assert "no local interface found for 192.0.2.99" in refused.message
     assert config(fresh) == before
-    assert rcpt(fresh, "203.0.113.9", "192.0.2.10") == 454
 
 
 def test_a_server_that_greets_and_answers_no_recipient_is_put_back(fresh):
     fresh.sh(
-        "postconf -e 'smtpd_relay_restrictions = permit_mynetworks, check_client_access hash:/etc/postfix/none, reject'"
+        "postconf -e 'smtpd_relay_restrictions = check_client_access hash:/etc/postfix/none, permit_mynetworks, reject'"
     )
     before = config(fresh)
     refused = fresh.apply("postfix", fails=True)
