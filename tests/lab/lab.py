@@ -293,6 +293,27 @@ def scratch(suite: str, name: str) -> Iterator[Scratch]:
         podman("rm", "-f", "-v", "-t", "0", "--ignore", host.container)
 
 
+def packages(suite: str, *names: str) -> bytes:
+    """Return a tar of Debian's packages NAMES, and of what the image of SUITE lacks for them; fetched once."""
+    build_images()
+    digest = hashlib.sha256(" ".join([image_name(suite), *names]).encode()).hexdigest()
+    store = BUILD / f"packages-{digest[:12]}.tar"
+    if not store.exists():
+        script = (
+            "apt-get -q update >&2; for name; do"
+            ' apt-get -qy --no-install-recommends --download-only install "$name" >&2;'
+            " done; cd /var/cache/apt/archives; tar -c *.deb"
+        )
+        # The host's own network: the lab's has no way out.
+        store.write_bytes(
+            podman(
+                *engine_flags(), "run", "--rm", "--network=host", *LIMITS, image_name(suite),
+                "sh", "-ec", script, "fetch", *names,
+            ).stdout
+        )  # fmt: skip
+    return store.read_bytes()
+
+
 # --- the lab ----------------------------------------------------------------------------------------------------------
 
 
