@@ -46,6 +46,13 @@ _FOREIGN = (
     "that count. Convert the service where it is managed, or stop that one and start the unit, or take {name} out of "
     "the host's dualstack_services"
 )
+# What templating systems write at the head of a file; a block of Ansible's blockinfile is not the whole file.
+_MANAGER = r"(ansible|puppet|chef|salt(?:stack)?|cfengine|terraform|cloud-init)"
+_MANAGED = re.compile(
+    rf"^[ \t]*(?:#|;|//)(?!.*\b(?:begin|end) ansible managed block)"
+    rf".*\b(?:(?:managed|generated|maintained|controlled|written)\b.*\b{_MANAGER}\b|{_MANAGER}[ _-]managed\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
 HIDDEN = "(content hidden)\n"
 
 Command = tuple[str, ...]
@@ -86,6 +93,7 @@ class Request:
     unit: str = ""
     log: str = ""
     programs: tuple[str, ...] = ()
+    managed: bool = False
     reverted: bool = False
     wait: float = WAIT
 
@@ -155,6 +163,7 @@ def parse(params: Params) -> Request:
         unit=str(params.get("unit") or ""),
         log=str(params.get("log") or ""),
         programs=tuple(map(str, _list(params, "program"))),
+        managed=bool(params.get("managed")),
         reverted=params.get("state") == "reverted",
     )
 
@@ -299,9 +308,24 @@ def _plan(request: Request, undone: Mapping[str, FileState], additions: Addition
                 changes[found.path] = Change(before, after, found, show)
             except InputError as error:
                 problems += [text if text.startswith(path) else f"{path}: {text}" for text in error.problems]
+    if not request.managed:
+        problems += filter(None, map(_managed, changes.values()))
     if problems:
         raise InputError(problems)
     return list(changes.values())
+
+
+def _managed(change: Change) -> str:
+    """Return why the file is not to be changed here, or nothing: a program writes it anew from its own source."""
+    text = (change.before.content or b"").decode("utf-8", "replace")
+    match = None if _same(change.before, change.after) else _MANAGED.search(text)
+    if match is None:
+        return ""
+    return (
+        f"{change.before.path}: line {text.count(chr(10), 0, match.start()) + 1} says that {match[1] or match[2]} "
+        "writes this file, so an edit would be lost at its next run; make the change there, or set dualstack_managed "
+        "to true when that run comes no more"
+    )
 
 
 def _tree(request: Request, wanted: Wanted, now: Callable[[str], FileState], additions: Additions) -> dict[str, str]:
@@ -468,6 +492,7 @@ class _Run:
         self.first: list[Check] = [check for check in request.checks if isinstance(check, Resolver)]
         self.logged = _size(request.log)
         self.warnings: list[str] = []
+        self.torn = ""  # the file that is being written
 
     def execute(self, check_mode: bool) -> Result:
         request = self.request
@@ -615,7 +640,11 @@ class _Run:
                 self.originals.keep([(change.before, change.after) for change in changes], added)
             for change in changes:
                 command = f"write {change.after.path}"
+                if not _same(read_file(change.before.path), change.before):
+                    raise _Failure(step, command, "somebody else changed it since this run read it; run again")
+                self.torn = change.after.path
                 write_file(change.after)
+                self.torn = ""
             for step, commands in (("validate", self.validate), ("apply", self.apply)):
                 self._commands(step, commands)
             step = "verify"
@@ -676,7 +705,7 @@ class _Run:
                 errors.append(_told(error) if isinstance(error, _Failure) else str(error))
 
         for change in changes:
-            attempt(partial(_put_back, change.before))
+            attempt(partial(self._put_back, change))
         attempt(partial(self._put_back_originals, kept))
         files_back = not errors
         if failure.step in ("apply", "verify"):
@@ -705,6 +734,15 @@ class _Run:
             restored=not errors,
             restore_errors=errors,
         ) from failure
+
+    def _put_back(self, change: Change) -> None:
+        found = read_file(change.before.path)
+        if _same(found, change.before):  # on a full disk, what is still there cannot be written again
+            return
+        if not _same(found, change.after) and found.path != self.torn:
+            reason = "somebody else changed it during this run, so it is left as it is; take our change out by hand"
+            raise _Failure("restore", f"write {found.path}", reason)
+        write_file(change.before)
 
     def _put_back_originals(self, kept: dict[str, tuple[FileState, str]]) -> None:
         if self.originals.load() != kept:
@@ -752,11 +790,6 @@ def _added(path: str, size: int) -> str:
         stream.seek(size if now >= size else 0)
         text = stream.read().decode("utf-8", "replace")
     return "\n".join(list(dict.fromkeys(text.splitlines()))[-JOURNAL_LINES:])
-
-
-def _put_back(state: FileState) -> None:
-    if not _same(read_file(state.path), state):  # on a full disk, what is still there cannot be written again
-        write_file(state)
 
 
 def _told(failure: _Failure) -> str:

@@ -206,6 +206,12 @@ options:
   log:
     description: File that the service writes its errors to, where the journal does not have them.
     type: path
+  managed:
+    description:
+      - Whether to change also what a comment in the file says that Ansible, Puppet, Chef, Salt or another such program
+        writes. Without it, that is refused with the line, because the next run of that program would undo the change.
+    type: bool
+    default: false
   program:
     description: Paths of the service's program. When none of them exists, the task is skipped in every O(state).
     type: list
@@ -332,6 +338,7 @@ def main() -> None:
             "verify": {"type": "list", "elements": "dict", "options": CHECK, "default": []},
             "unit": {"type": "str"},
             "log": {"type": "path"},
+            "managed": {"type": "bool", "default": False},
             "program": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
