@@ -27,16 +27,29 @@ ANSWERS = {
 
 
 @contextlib.contextmanager
+def one_port():
+    """Two listening sockets, on 127.0.0.1 and ::1, at one port that both families had free."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            four, six = (stack.enter_context(socket.socket(family)) for family in (socket.AF_INET, socket.AF_INET6))
+            four.bind(("127.0.0.1", 0))
+            try:
+                six.bind(("::1", four.getsockname()[1]))
+            except OSError:
+                continue
+            four.listen()
+            six.listen()
+            yield four, six
+            return
+
+
+@contextlib.contextmanager
 def servers(ipv4, ipv6, context=None):
     """Serve one port on both loopback addresses; yield the port and the Host fields that were asked for."""
     asked = []
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket(family)) for family in (socket.AF_INET, socket.AF_INET6)]
-        listeners[0].bind(("127.0.0.1", 0))
+    with one_port() as listeners:
         port = listeners[0].getsockname()[1]
-        listeners[1].bind(("::1", port))
         for listener, answer in zip(listeners, (ipv4, ipv6)):
-            listener.listen()
             threading.Thread(target=serve, args=(listener, answer, asked, context), daemon=True).start()
         yield port, asked
         for listener in listeners:
@@ -101,13 +114,8 @@ def test_what_is_no_site_of_its_own_must_only_listen():
 
 def test_a_server_that_accepts_and_says_nothing_is_not_served(monkeypatch):
     monkeypatch.setattr("module_utils._sites.TIMEOUT", 0.2)
-    with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
-        four.bind(("127.0.0.1", 0))
-        port = four.getsockname()[1]
-        six.bind(("::1", port))
-        four.listen()
-        six.listen()
-        site = Site("conf: line 1", "a.example", port, False, ("127.0.0.1",), ("::1",))
+    with one_port() as (four, _six):
+        site = Site("conf: line 1", "a.example", four.getsockname()[1], False, ("127.0.0.1",), ("::1",))
         assert "no answer within 0.2 s" in SiteCheck(site).problem()
 
 
