@@ -69,9 +69,10 @@ demo-test: .venv/developer lab-tools ## the demonstration from the legacy state,
 	$(AS_ROOT) pytest tests/lab
 
 .PHONY: bench
-bench: .venv/developer lab-tools ## what the address plan and 10,000 virtual hosts cost, in build/bench (root or sudo)
+bench: .venv/developer lab-tools ## what plan, virtual hosts and services cost, beside limits and peers (root or sudo)
 	@python tests/bench/plan.py
 	@$(AS_ROOT) python tests/bench/vhosts.py
+	@$(AS_ROOT) python tests/bench/services.py
 
 .PHONY: fuzz
 fuzz: .venv/developer ## 10,000 damaged ledgers and plans, and 500 histories of a fleet: an error of ours or a clean load

@@ -39,6 +39,7 @@ from module_utils._allocation import Request, allocate, widths
 from module_utils._ledger import Ledger, read_ledger, render
 from module_utils._numbering import frozen
 from module_utils._plan import Plan, read_plan
+from table import Table
 
 FILTER_CALLS = 1000
 PEER_PACKAGES = ROOT / "build" / "bench" / "peers"
@@ -61,36 +62,6 @@ classes:
     kind: auto
     delegate: {pool: clients, index: same, vhosts: {kind: auto}}
 """
-
-
-class Table:
-    """Collects what was measured, prints it, remembers it for programs."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, what: str, value: float, unit: str, *, limit: float | None = None, note: str = "") -> None:
-        """Add a line; a LIMIT that is exceeded fails the run."""
-        row = {"what": what, "value": value, "unit": unit, "limit": limit, "note": note}
-        self.rows.append(row)
-        bound = "" if limit is None else f"<= {limit:g} {unit}".rstrip()
-        verdict = "" if limit is None else ("ok" if value <= limit else "MISSED")
-        print(f"{what:<68} {_number(value):>9} {unit:<7} {bound:<13} {verdict:<7} {note}".rstrip(), flush=True)
-
-    def say(self, what: str, note: str) -> None:
-        """Add a line without a number: what could not be measured, and why."""
-        self.rows.append({"what": what, "value": None, "note": note})
-        print(f"{what:<68} {note}", flush=True)
-
-    @property
-    def missed(self) -> bool:
-        """Tell whether any limit is exceeded."""
-        limited = [row for row in self.rows if row["value"] is not None and row["limit"] is not None]
-        return any(row["value"] > row["limit"] for row in limited)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def median(runs: int, measure: Callable[[], float]) -> float:

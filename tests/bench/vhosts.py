@@ -14,7 +14,8 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
-from plan import BIN, ROOT, Table
+from plan import BIN, ROOT
+from table import Table
 
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
 import lab

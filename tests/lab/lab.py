@@ -270,7 +270,7 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def scratch(suite: str, name: str) -> Iterator[Scratch]:
+def scratch(suite: str, name: str, network: str = "none") -> Iterator[Scratch]:
     """Boot a host called NAME from the image of SUITE, apart from the lab; remove it at the end."""
     BUILD.mkdir(parents=True, exist_ok=True)
     build_images()
@@ -281,7 +281,8 @@ def scratch(suite: str, name: str) -> Iterator[Scratch]:
         podman(
             *engine_flags(), "create", "--name", host.container, "--hostname", name,
             "--label", f"{LABEL}.scratch={ROOT}",
-            "--systemd=always", "--network=none", "--no-hosts", "--cap-add", CAPABILITIES, *LIMITS, image_name(suite),
+            "--systemd=always", f"--network={network}", "--no-hosts",
+            "--cap-add", CAPABILITIES, *LIMITS, image_name(suite),
         )  # fmt: skip
         podman("cp", "-", f"{host.container}:/", stdin=pack([(HERE / "hosts" / "all", {"PUBLIC_KEY": key})]))
         podman("start", host.container)
