@@ -20,6 +20,7 @@ from lab import scratch  # noqa: E402  the tools of the lab are no package
 PODMAN = ["podman"] if os.geteuid() == 0 else ["sudo", "podman"]
 LAB = os.environ.get("DUALSTACK_LAB", "dualstack")
 MACHINES = {"web1": "bookworm", "web2": "trixie"}
+SERVICES = "postfix dovecot pure-ftpd apache2 varnish nginx ssh systemd/system resolv.conf"
 # A service waits for its client after the greeting; an answer ends when the service closes the connection.
 ASK = """
 import socket
@@ -36,10 +37,14 @@ TALK = (
 )
 
 
+# Molecule asks for colours, which have no place in a text that is compared.
+PLAIN = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+
+
 class Lab:
     """The hosts of the lab, and what the inventory knows of them."""
 
-    root = ROOT
+    root, environment = ROOT, PLAIN
 
     def command(self, name, *words):
         """Return the command line that runs WORDS, with a standard input, on the host NAME."""
@@ -105,6 +110,11 @@ class Lab:
         """Each file below DIRECTORY on the host NAME is what it was before any change."""
         for path, text in self.legacy(name, directory).items():
             assert self(name).file(path).content_string == text, path
+
+    def configuration(self, name):
+        """Return the files of the services of the host NAME, byte by byte, with their owners and modes."""
+        script = "find $files -printf '%p %y %m %u %g %l\\n' | sort; find $files -type f -exec sha256sum {} + | sort"
+        return self(name).check_output(f"cd /etc && files='{SERVICES}' && {script}")
 
     def listeners(self, name):
         """Return what the services of the host NAME listen on."""

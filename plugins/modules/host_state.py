@@ -136,9 +136,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**_keep(module.params, module.check_mode))
+        result = _keep(module.params, module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
+    if not module._diff:
+        del result["diff"]
+    module.exit_json(**result)
 
 
 def _keep(wanted: dict, check_mode: bool) -> dict:
