@@ -232,12 +232,15 @@ def reverted(lab, machine, request):
 
 @pytest.fixture
 def reboot(lab):
-    """A function that cuts the power of a host, starts it again and returns when it has booted."""
+    """A function that cuts the power of a host, starts it again and returns when it has booted and can be reached."""
 
     def boot(name):
         subprocess.run([*PODMAN, "restart", "-t", "0", f"{LAB}-{name}"], check=True, capture_output=True)
         booted = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.2; done"
         lab(name).run_expect([0], f"timeout 60 sh -c '{booted}'")
+        # Its network card is a new one: the relay, which the next task comes through, must have noticed.
+        address = lab.addresses(name)[0]
+        lab("ns1").run_expect([0], f"timeout 60 sh -c 'until ping -c 1 -W 1 {address} >/dev/null; do :; done'")
 
     return boot
 
