@@ -14,6 +14,7 @@ from typing import TypeVar
 from ._errors import DualStackError, InputError
 from ._rtnetlink import LOCAL, TABLE_MAIN, UNICAST, UNREACHABLE, Change, KernelRoute
 
+VHOST = 80  # the plan's prefix of a virtual host
 KINDS = {"unicast": UNICAST, "local": LOCAL, "unreachable": UNREACHABLE}
 KIND_NAMES = {UNICAST: "unicast", LOCAL: "local", 6: "blackhole", UNREACHABLE: "unreachable", 8: "prohibit"}
 PROTOCOL_NAMES = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra"}
@@ -208,10 +209,10 @@ def _check_shape(route: Route) -> None:
         raise ValueError(f"{route} has no next hop: give via, or dev, or type: unreachable")
     if route.type == "local":
         _check_local(route)
-    elif route.length > 64 and not (route.length == 128 and route.dev and not route.via):
+    elif route.length > 64 and route.length != VHOST and not (route.length == 128 and route.dev and not route.via):
         raise ValueError(
             f"dest {prefix_text(route.dest, route.length)} is longer than /64: route whole /64 prefixes to a next hop, "
-            "or a /128 with dev and without via"
+            f"the /{VHOST} of a virtual host that moves between machines, or a /128 with dev and without via"
         )
     if route.dest[0] == 0xFF or (route.length and _is_link_local(route.dest)):
         raise ValueError(f"dest {prefix_text(route.dest, route.length)} is not a unicast prefix that can be routed")

@@ -76,6 +76,13 @@ def test_routes_are_added_persisted_and_unchanged_by_a_second_run(change):
     assert not change(CLIENT, AGGREGATE)["changed"]
 
 
+def test_the_prefix_of_a_virtual_host_that_moves_goes_to_its_machine(change):
+    moved = {"dest": "2001:db8:300:1:b00c::/80", "via": "2001:db8:100:1::11"}
+    assert change(CLIENT, moved)["stats"]["added"] == 2
+    assert change({**moved, "via": "2001:db8:100:1::12"})["stats"]["replaced"] == 1
+    assert "2001:db8:300:1:b00c::/80 via 2001:db8:100:1::12" in ours()[1]
+
+
 def test_a_next_hop_changes_in_place_and_between_types(change):
     change(CLIENT)
     for record in ({**CLIENT, "via": "2001:db8:100:1::12"}, {"dest": CLIENT["dest"], "type": "unreachable"}, CLIENT):
