@@ -20,13 +20,17 @@ EDITED = "edited"
 
 @dataclass(frozen=True)
 class FileState:
-    """One file: ``content`` None means that it does not exist. Mode, owner and group belong to the value."""
+    """One file: ``content`` None means that it does not exist. Mode, owner and group belong to the value.
+
+    So do the extended attributes, in hexadecimal digits by name; access control lists are among them, see acl(5).
+    """
 
     path: str
     content: bytes | None = None
     mode: int = 0o644
     uid: int = field(default_factory=os.geteuid)
     gid: int = field(default_factory=os.getegid)
+    attributes: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -40,9 +44,19 @@ def read_file(path: str) -> FileState:
     try:
         with open(real, "rb") as stream:
             content, info = stream.read(), os.fstat(stream.fileno())
+            attributes = _attributes(stream.fileno())
     except FileNotFoundError:
         return FileState(real)
-    return FileState(real, content, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+    return FileState(real, content, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, attributes)
+
+
+def _attributes(handle: int) -> tuple[tuple[str, str], ...]:
+    try:
+        return tuple((name, os.getxattr(handle, name).hex()) for name in sorted(os.listxattr(handle)))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return ()  # a file system without any
 
 
 def write_file(state: FileState) -> None:
@@ -59,6 +73,8 @@ def write_file(state: FileState) -> None:
             stream.write(state.content)
             os.fchown(stream.fileno(), state.uid, state.gid)
             os.fchmod(stream.fileno(), state.mode)
+            for name, value in state.attributes:
+                os.setxattr(stream.fileno(), name, bytes.fromhex(value))
             stream.flush()
             os.fsync(stream.fileno())
         try:
@@ -139,7 +155,14 @@ class Snapshots:
 def packed(state: FileState) -> dict[str, object]:
     """Return STATE as a value that JSON can hold."""
     text = None if state.content is None else base64.b64encode(state.content).decode()
-    return {"path": state.path, "content": text, "mode": state.mode, "uid": state.uid, "gid": state.gid}
+    entry: dict[str, object] = {
+        "path": state.path,
+        "content": text,
+        "mode": state.mode,
+        "uid": state.uid,
+        "gid": state.gid,
+    }
+    return {**entry, "attributes": state.attributes} if state.attributes else entry
 
 
 def unpacked(entry: Mapping[str, object]) -> FileState:
@@ -151,4 +174,5 @@ def unpacked(entry: Mapping[str, object]) -> FileState:
         int(str(entry["mode"])),
         int(str(entry["uid"])),
         int(str(entry["gid"])),
+        tuple((name, value) for name, value in entry.get("attributes", ())),  # type: ignore[attr-defined]
     )

@@ -493,6 +493,7 @@ class _Run:
         self.logged = _size(request.log)
         self.warnings: list[str] = []
         self.torn = ""  # the file that is being written
+        self.left: list[Change] = []  # not put back, because somebody else changed the file
 
     def execute(self, check_mode: bool) -> Result:
         request = self.request
@@ -740,11 +741,15 @@ class _Run:
         if _same(found, change.before):  # on a full disk, what is still there cannot be written again
             return
         if not _same(found, change.after) and found.path != self.torn:
+            self.left.append(change)
             reason = "somebody else changed it during this run, so it is left as it is; take our change out by hand"
             raise _Failure("restore", f"write {found.path}", reason)
         write_file(change.before)
 
     def _put_back_originals(self, kept: dict[str, tuple[FileState, str]]) -> None:
+        for change in self.left:
+            original, _ours = kept.get(change.before.path, (change.before, ""))
+            kept = {**kept, change.before.path: (original, EDITED)}
         if self.originals.load() != kept:
             self.originals.restore_points(kept)
 

@@ -181,6 +181,28 @@ def test_what_somebody_else_changed_meanwhile_is_left_as_he_left_it(world, monke
     with pytest.raises(DualStackError, match=r"RESTORING FAILED TOO(.|\n)*conf.*somebody else changed it"):
         world.run(validate=check)
     assert world.conf.read_text() == edits["during"]
+    with pytest.raises(InputError, match="was edited"):
+        world.revert()
+
+
+def test_extended_attributes_stay_there_and_back(world):
+    os.setxattr(world.conf, "user.note", b"mine")
+    files = [{"path": str(world.conf), "content": "a=2\n"}]
+    world.run(files=files)
+    assert os.getxattr(world.conf, "user.note") == b"mine"
+    world.revert()
+    world.run(files=[{"path": str(world.conf)}])
+    world.revert()
+    assert os.getxattr(world.conf, "user.note") == b"mine"
+
+
+@pytest.mark.parametrize("text", [b"caf\xe9=1\na=1\n", b"a=1\r\nb=1\r\n", b"a=1"])
+def test_encoding_line_ends_and_an_open_last_line_stay(world, text):
+    world.conf.write_bytes(text)
+    world.run()
+    assert world.conf.read_bytes() == text.replace(b"a=1", b"a=2")
+    world.revert()
+    assert world.conf.read_bytes() == text
 
 
 def test_a_rejected_file_never_reaches_the_service(world):
