@@ -75,7 +75,8 @@ class CallbackModule(CallbackBase):
             self._display.display(f"  {_place(result):<12} failed: {task}\n{lines}", color=C.COLOR_ERROR)
 
     def v2_runner_on_skipped(self, result):
-        if result._result.get("msg"):  # a module's own words; a condition that does not hold has none
+        # A module's own words: a condition that does not hold has none, and those of a loop are Ansible's.
+        if result._result.get("msg") and "results" not in result._result:
             self._display.display(f"  {_place(result):<12} skipped: {result._result['msg']}", color=C.COLOR_SKIP)
 
     def v2_runner_on_unreachable(self, result):
