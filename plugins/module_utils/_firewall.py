@@ -15,7 +15,7 @@ from ._command import run as run_command
 from ._errors import DualStackError, InputError
 from ._files import STORE, FileState, read_file, write_file
 from ._packet_filter import ACCEPT, Packet, Table, ask, named_devices, ports, protocols
-from ._rollback import Leftover, Store, arm, clear, confirm, edited_files, leftover, revert, undo_now
+from ._rollback import Leftover, Store, arm, confirmed, leftover, refuse_edited, revert, settle, undo_now
 
 NFT = "/usr/sbin/nft"
 RULES = "/etc/dualstack/firewall.nft"
@@ -265,11 +265,7 @@ def run(request: Request, check: bool = False, store: Store | None = None) -> di
 
 def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     twins = _check(request)
-    left = leftover(store)
-    if left.state == "pending":
-        raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
-    if left.state == "fired" and not check:
-        clear(store)
+    left = settle(store, check)
     policies = _policies(request, twins)
     text = _text(policies)
     if text and not os.path.exists(NFT):
@@ -488,28 +484,16 @@ def _result(
 
 
 def _confirm(_request: Request, store: Store, check: bool) -> dict[str, object]:
-    left = leftover(store)
-    if left.state == "fired":
-        raise DualStackError(f"there is nothing to confirm: {left.text}. Run state applied again", rollback="fired")
-    if left.state == "pending" and not check:
-        confirm(store)
+    result = confirmed(store, check)
+    if result["changed"] and not check:
         for name in ("before.nft", "new.nft"):
             store.remove(name)
-    return {"changed": left.state == "pending", "rollback": left.state}
+    return result
 
 
 def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
-    left = leftover(store)
-    if left.state == "pending":
-        raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
-    if left.state == "fired" and not check:
-        clear(store)
-    edited = edited_files(store)
-    if edited:
-        raise DualStackError(
-            f"{', '.join(edited)} changed after our last write: take those changes out, or remove our table by hand",
-            edited=edited,
-        )
+    left = settle(store, check)
+    refuse_edited(store, "our table")
     kept, live = store.originals.load(), _listing()
     if not check and (kept or live):
         revert(store, [[NFT, "delete", *TABLE]] if live else [], [["systemctl", "daemon-reload"]])

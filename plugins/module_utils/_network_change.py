@@ -15,7 +15,7 @@ from ._command import run as run_command
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
 from ._network import Observed, Steps, Wanted, missing, ours, parse_wanted, plan_live, to_record
-from ._rollback import Store, arm, clear, confirm, edited_files, leftover, own, revert, undo_now
+from ._rollback import Store, arm, confirmed, leftover, own, refuse_edited, revert, settle, undo_now
 from ._routes import PROTOCOL_NAMES, address_text, prefix_text
 from ._rtnetlink import UNREACHABLE
 
@@ -53,11 +53,8 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     observed = _observe()
     device = request.device or _default_device(observed.indexes)
     wanted = parse_wanted(device, request.addresses, request.routes, observed.indexes.keys())
-    left = leftover(store)
-    if left.state == "pending":
-        raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
-    if left.state == "fired" and not check:
-        clear(store)
+    left = settle(store, check)
+    if left.state == "fired":
         observed = _observe()
     _check_enabled(wanted)
     backends = {each.device: detect(each.device, observed.indexes, request.backend) for each in wanted}
@@ -201,26 +198,12 @@ def _wait(wanted: Sequence[Wanted], managed: Sequence[Wanted] = ()) -> None:
 
 
 def _confirm(_request: Request, store: Store, check: bool) -> dict[str, object]:
-    left = leftover(store)
-    if left.state == "fired":
-        raise DualStackError(f"there is nothing to confirm: {left.text}. Run state applied again", rollback="fired")
-    if left.state == "pending" and not check:
-        confirm(store)
-    return {"changed": left.state == "pending", "rollback": left.state}
+    return confirmed(store, check)
 
 
 def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
-    left = leftover(store)
-    if left.state == "pending":
-        raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
-    if left.state == "fired" and not check:
-        clear(store)
-    edited = edited_files(store)
-    if edited:
-        raise DualStackError(
-            f"{', '.join(edited)} changed after our last write: take those changes out, or remove our lines by hand",
-            edited=edited,
-        )
+    left = settle(store, check)
+    refuse_edited(store, "our lines")
     observed = _observe()
     record = store.load("record.json") or {}
     devices = [device for device in record.get("owned", {}) if device in observed.indexes]

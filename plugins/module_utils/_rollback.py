@@ -118,6 +118,36 @@ def clear(store: Store) -> None:
     store.remove("fired.json")
 
 
+def settle(store: Store, check: bool) -> Leftover:
+    """Return what an earlier run left once it is out of the way; a change that is still pending is refused."""
+    left = leftover(store)
+    if left.state == "pending":
+        raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
+    if left.state == "fired" and not check:
+        clear(store)
+    return left
+
+
+def refuse_edited(store: Store, ours: str) -> None:
+    """Refuse to go back over files that somebody changed after our last write; OURS is what is in them."""
+    edited = edited_files(store)
+    if edited:
+        raise DualStackError(
+            f"{', '.join(edited)} changed after our last write: take those changes out, or remove {ours} by hand",
+            edited=edited,
+        )
+
+
+def confirmed(store: Store, check: bool) -> dict[str, object]:
+    """Keep the pending change, if there is one, and return the result of a module in state ``confirmed``."""
+    left = leftover(store)
+    if left.state == "fired":
+        raise DualStackError(f"there is nothing to confirm: {left.text}. Run state applied again", rollback="fired")
+    if left.state == "pending" and not check:
+        confirm(store)
+    return {"changed": left.state == "pending", "rollback": left.state}
+
+
 def arm(
     store: Store,
     window: int,
