@@ -33,7 +33,9 @@ lab-down: .venv/controller ## remove the lab's containers and networks, and noth
 	@$(AS_ROOT) python tests/lab/lab.py down
 
 .PHONY: test
-test: check kernel molecule demo-test ## everything: lint, unit, molecule scenarios, the demonstration run twice
+test: check kernel ## everything: lint, unit, faults, molecule scenarios, the demonstration run twice
+	@$(MAKE) faults S="nginx and trixie"
+	@$(MAKE) molecule demo-test
 
 .PHONY: check
 check: .venv/developer ## what a commit must pass, in under a minute
@@ -63,6 +65,10 @@ else
 	$(AS_ROOT) molecule test --all --exclude convert
 	$(AS_ROOT) molecule test -s convert
 endif
+
+.PHONY: faults
+faults: .venv/developer lab-tools ## break every service in every way on Debian 12 and 13, and kill runs at each step; S=postfix for one
+	$(AS_ROOT) pytest tests/fault $(if $(S),-k "$(S)")
 
 .PHONY: demo-test
 demo-test: .venv/developer lab-tools ## the demonstration from the legacy state, and again on the converted lab

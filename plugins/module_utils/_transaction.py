@@ -559,7 +559,9 @@ class _Run:
                     self.first += (
                         Bindable(address) for address in sorted({one for one, _port in new}) if ":" in address
                     )
-                if self.request.restart and any(overlap(socket, there) for socket in new for there in old):
+                # After a killed run the daemon listens on either, and the new ones are in one of them perhaps.
+                missing = tree.sockets(path, after) - (tree.sockets(path, before) & tree.sockets(path, found))
+                if self.request.restart and any(overlap(socket, there) for socket in missing for there in old):
                     self.apply = self.request.restart
         others = foreign(ports, self.request.unit) if self.request.unit else []
         if others:

@@ -1,0 +1,137 @@
+"""Runs on the host under test: reads what to do as JSON, does it in order, writes what came of it as JSON."""
+
+import hashlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+from module_utils._errors import DualStackError
+from module_utils._transaction import execute, parse
+
+STEPS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.setxattr", "subprocess.Popen")
+MOST_STEPS = 80
+PATIENCE = 20
+LEGACY, BOTH = ["ipv4"], ["ipv4", "ipv6"]
+
+
+def kill_before(step):
+    """Die before the STEP-th call that changes the host: a file opened for writing, a rename, a command."""
+    left = [step]
+
+    def watch(event, arguments):
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in STEPS:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def run(params, state="present", check=False, kill=0):
+    """Run the core in a process of its own and return what it came to."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        with os.fdopen(writer, "w") as stream:
+            json.dump(outcome({**params, "state": state}, check, kill), stream)
+            stream.flush()
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    return {"error": "killed"} if os.WIFSIGNALED(os.waitpid(child, 0)[1]) else json.loads(text)
+
+
+def outcome(params, check, kill):
+    try:
+        request = parse(params)
+        kill_before(kill)
+        result = execute(request, check)
+    except DualStackError as error:
+        return {"error": str(error), "restored": error.details.get("restored"), "changed": False}
+    return {"error": "", "changed": result.changed, "files": result.files, "skipped": result.skipped}
+
+
+def state():
+    """Return what the host's files are, apart from times; and the store, where nothing may be left over."""
+    found = {}
+    for top in ("/etc", "/var/lib/dualstack"):
+        for directory, _names, files in os.walk(top):
+            for name in files:
+                path = os.path.join(directory, name)
+                info = os.lstat(path)
+                link = os.readlink(path) if stat.S_ISLNK(info.st_mode) else ""
+                names = {} if link else {key: os.getxattr(path, key).hex() for key in os.listxattr(path)}
+                data = ""
+                if stat.S_ISREG(info.st_mode):
+                    with open(path, "rb") as stream:
+                        data = hashlib.sha256(stream.read()).hexdigest()
+                found[path] = [info.st_mode, info.st_uid, info.st_gid, link, data, names]
+    return found
+
+
+def listeners(port, wanted):
+    """Return the families that the service listens with, once they are WANTED: a reload ends before its effect."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        rows = sh(f"ss -Hltnp 'sport = :{port}' | grep -v occupant").splitlines()
+        words = [row.split()[3] for row in rows]
+        six = any(word.startswith(("*", "[")) for word in words)
+        four = any(not word.startswith("[") for word in words)
+        found = [family for family, there in (("ipv4", four), ("ipv6", six)) if there]
+        if found == wanted or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
+
+
+def sh(script):
+    done = subprocess.run(
+        ["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.stdout
+
+
+def sweep(params, port):
+    """Kill a run before each of its steps in turn; return the number of kills and the first thing that was wrong."""
+    legacy = state()
+    for step in range(1, MOST_STEPS):
+        sh("systemctl reset-failed")  # systemd refuses a unit that is started this often
+        killed = run(params, kill=step)
+        done = run(params)
+        both = listeners(port, BOTH)
+        again = run(params, check=True)
+        back = run(params, "reverted")
+        four = listeners(port, LEGACY)
+        left = state()
+        wrong = {
+            "killed run": killed["error"] not in ("", "killed"),
+            "next run": done["error"] or both != BOTH or again["changed"],
+            "way back": back["error"] or four != LEGACY or left != legacy,
+        }
+        if any(wrong.values()):
+            changed = sorted(path for path in {*left, *legacy} if left.get(path) != legacy.get(path))
+            return [
+                step,
+                [name for name, is_wrong in wrong.items() if is_wrong],
+                killed,
+                done,
+                both,
+                back,
+                four,
+                changed,
+            ]
+        if not killed["error"]:
+            return [step - 1]
+    return [MOST_STEPS, "more steps than expected"]
+
+
+ACTIONS = {"run": run, "state": state, "listeners": listeners, "sh": sh, "sweep": sweep}
+
+if __name__ == "__main__":
+    json.dump([ACTIONS[name](*words) for name, *words in json.load(sys.stdin)], sys.stdout)
