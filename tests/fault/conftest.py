@@ -158,26 +158,20 @@ def host(request, arguments):
         yield Host(scratch, arguments)
 
 
-@pytest.fixture(scope="session")
-def table():
-    return {}
+TABLE = {}
 
 
 @pytest.fixture
-def survived(table, host):
+def survived():
     """Count faults that a service survived, for the table at the end."""
 
     def count(service, fault, number=1):
-        table[service.role, fault] = table.get((service.role, fault), 0) + number
+        TABLE[service.role, fault] = TABLE.get((service.role, fault), 0) + number
 
-    yield count
+    return count
 
 
-@pytest.fixture(scope="session", autouse=True)
-def summary(table, request):
-    yield
-    write = request.config.get_terminal_writer().line
-    write("")
-    for (role, fault), number in sorted(table.items()):
-        write(f"{role:<10} {fault:<40} survived {number}")
-    write(f"{sum(table.values())} faults survived")
+def pytest_terminal_summary(terminalreporter):
+    for (role, fault), number in sorted(TABLE.items()):
+        terminalreporter.write_line(f"{role:<10} {fault:<36} survived {number}")
+    terminalreporter.write_line(f"{sum(TABLE.values())} faults survived")
