@@ -201,10 +201,17 @@ def pack(trees: list[tuple[pathlib.Path, dict[str, str]]]) -> bytes:
     return buffer.getvalue()
 
 
+def hardware_address(name: str, number: int) -> str:
+    """Return a MAC address that the host keeps when it is restarted, as a machine does: its neighbours remember it."""
+    digest = hashlib.sha256(f"{name} {number}".encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))
+
+
 def start_host(name: str, host: dict, values: dict[str, str]) -> None:
     container = PREFIX + name
     nics = [
-        f"--network={PREFIX}{network}:interface_name=eth{number}" for number, network in enumerate(host["lab_networks"])
+        f"--network={PREFIX}{network}:interface_name=eth{number},mac={hardware_address(name, number)}"
+        for number, network in enumerate(host["lab_networks"])
     ]
     podman(
         *engine_flags(), "create", "--name", container, "--hostname", name, "--label", f"{LABEL}={ROOT}",
