@@ -174,5 +174,6 @@ def unpacked(entry: Mapping[str, object]) -> FileState:
         int(str(entry["mode"])),
         int(str(entry["uid"])),
         int(str(entry["gid"])),
+        # From JSON, a list of pairs, which the type of the entry cannot say.
         tuple((name, value) for name, value in entry.get("attributes", ())),  # type: ignore[attr-defined]
     )

@@ -531,6 +531,7 @@ class _Run:
 
     def _look(self, plan: Sequence[Change], needed: bool, check_mode: bool) -> None:
         """Read from the configuration what there is to ask and to tell, and whether a reload can bind its listeners."""
+        # mypy has no type for a lambda whose default keeps the loop's value.
         before, found, after = (
             _reader(lambda path, states=states: states.get(path) or _load(path))  # type: ignore[misc]
             for states in (
