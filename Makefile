@@ -62,8 +62,9 @@ molecule: .venv/developer lab-tools ## molecule scenarios on real Debian 12 and 
 ifdef S
 	$(AS_ROOT) molecule test -s $(S)
 else
-	$(AS_ROOT) molecule test --all --exclude convert
-	$(AS_ROOT) molecule test -s convert
+	@$(AS_ROOT) rm -f build/molecule-failures.txt
+	$(AS_ROOT) molecule test --all --exclude convert || { cat build/molecule-failures.txt 2>/dev/null; exit 1; }
+	$(AS_ROOT) molecule test -s convert || { cat build/molecule-failures.txt 2>/dev/null; exit 1; }
 endif
 
 .PHONY: faults

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -17,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "lab"))
 
 from lab import scratch  # noqa: E402  the tools of the lab are no package
 
+FAILURES = ROOT / "build" / "molecule-failures.txt"
 PODMAN = ["podman"] if os.geteuid() == 0 else ["sudo", "podman"]
 LAB = os.environ.get("DUALSTACK_LAB", "dualstack")
 MACHINES = {"web1": "bookworm", "web2": "trixie"}
@@ -82,6 +84,8 @@ class Lab:
 
     def role(self, name, role, **variables):
         """Run ROLE on the host NAME with VARIABLES; return its exit status and output."""
+        # Nobody but a test restarts a service so often; systemd refuses the sixth start in ten seconds.
+        self(name).run_expect([0], "systemctl reset-failed")
         command = ["ansible", "-i", "inventories/lab", name, "-m", "ansible.builtin.include_role"]
         command += ["-a", f"name=dualstack.fleet.{role}", "-e", json.dumps(variables)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -232,27 +236,42 @@ def reverted(lab, machine, request):
 
 @pytest.fixture
 def reboot(lab):
-    """A function that cuts the power of a host, starts it again and returns when it has booted and can be reached."""
+    """A function that cuts the power of a host, starts it again and returns when it serves as before."""
 
     def boot(name):
+        before = set(lab.listeners(name))
         subprocess.run([*PODMAN, "restart", "-t", "0", f"{LAB}-{name}"], check=True, capture_output=True)
         booted = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.2; done"
         lab(name).run_expect([0], f"timeout 60 sh -c '{booted}'")
         # Its network card is a new one: the relay, which the next task comes through, must have noticed.
         address = lab.addresses(name)[0]
         lab("ns1").run_expect([0], f"timeout 60 sh -c 'until ping -c 1 -W 1 {address} >/dev/null; do :; done'")
+        # A unit of the type simple counts as started before it listens.
+        end = time.monotonic() + 30
+        while gone := before - set(lab.listeners(name)):
+            assert time.monotonic() < end, f"{name} booted, and nothing listens on {gone}"
+            time.sleep(0.1)
 
     return boot
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows the units that failed on the hosts that the test has used, and their journal."""
+    """A failure shows the failed units of the hosts that the test has used, and their journal; FAILURES keeps it."""
     report = (yield).get_result()
-    if report.failed and "lab" in item.funcargs:
-        for name in sorted(item.funcargs["lab"].used):
-            script = "systemctl --failed --no-legend --plain; journalctl -p warning -b -n 25 --no-pager"
-            shown = subprocess.run(
-                [*PODMAN, "exec", f"{LAB}-{name}", "sh", "-c", script], capture_output=True, text=True, check=False
-            )
-            report.sections.append((f"journal of {name}", shown.stdout + shown.stderr))
+    if not report.failed:
+        return
+    for name in sorted(item.funcargs["lab"].used if "lab" in item.funcargs else ()):
+        script = "systemctl --failed --no-legend --plain; journalctl -p warning -b -n 25 --no-pager"
+        shown = subprocess.run(
+            [*PODMAN, "exec", f"{LAB}-{name}", "sh", "-c", script], capture_output=True, text=True, check=False
+        )
+        report.sections.append((f"journal of {name}", shown.stdout + shown.stderr))
+    with FAILURES.open("a", encoding="utf-8") as stream:
+        print(
+            item.nodeid,
+            report.longreprtext,
+            *(f"{head}:\n{text}" for head, text in report.sections),
+            sep="\n",
+            file=stream,
+        )

@@ -7,6 +7,8 @@ import pytest
 
 PAGE = "GET / HTTP/1.0\\r\\n\\r\\n"
 UNIT = "/etc/systemd/system/varnish.service.d"
+LISTENS = "timeout 10 sh -c 'until ss -Hltn sport = :80 | grep -q .; do sleep 0.1; done'"
+RESTART = f"systemctl reset-failed varnish && systemctl restart varnish && {LISTENS}"
 
 
 @contextlib.contextmanager
@@ -17,13 +19,10 @@ def drop_in(lab, options, start=True):
     host.run_expect([0], f"printf '[Service]\\nExecStart=\\n{command}\\n' > {path} && systemctl daemon-reload")
     try:
         if start:
-            host.run_expect(
-                [0], "systemctl restart varnish && timeout 10 sh -c 'until ss -Hltn | grep -q :80; do :; done'"
-            )
+            host.run_expect([0], RESTART)
         yield path
     finally:
-        host.run_expect([0], f"rm {path} && systemctl daemon-reload && systemctl reset-failed varnish")
-        host.run_expect([0], "systemctl restart varnish && timeout 10 sh -c 'until ss -Hltn | grep -q :80; do :; done'")
+        host.run_expect([0], f"rm {path} && systemctl daemon-reload && {RESTART}")
 
 
 @pytest.fixture
