@@ -4,23 +4,26 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from hashlib import sha256
 from operator import attrgetter
+from struct import iter_unpack
 from typing import Any
 
 from . import _validate
 from ._addresses import IID_MASK, RESERVED, parse_address, parse_index, parse_interface, text
 from ._errors import DualStackError, InputError
-from ._ledger import Ledger, Record, uncollected
-from ._numbering import CLASS, POOL, Missing, Place, Work
+from ._ledger import Ledger, Record, active_records, uncollected
+from ._numbering import CLASS, POOL, Lack, Place, Work
 from ._plan import HostClass, Plan
 
 FEWEST_GUARDED = 20
+SMALL = 24  # bits of the index of a pool whose indices may have a byte each
 OF_VHOSTS = ("vhost/", "site/")
-BY_POOL = attrgetter("pool", "identity")
+HOLDER = attrgetter("holder")
 EVENTS = ("added", "restored", "released", "renamed", "collected")
 
 
@@ -71,13 +74,13 @@ def _allocate(
     else:
         pins = {}
     work = Work(plan, book.ledger, hosts, request.today)
-    _number_all(work, book, sorted(hosts), usable=not errors)
+    _number_all(work, book, usable=not errors)
     errors += [*book.problems, *work.problems]
     if not errors:
         book.keep_pins(work)
         book.track(work)
         if request.prune:
-            book.prune(work.used, request.prune_max)
+            book.prune(work, request.prune_max)
         if request.gc:
             book.collect()
         errors += book.problems
@@ -102,78 +105,145 @@ def widths(plan: Plan, ledger: Ledger) -> dict[str, int]:
     return {pool: max(1, -(-number // 4)) for pool, number in bits.items()}
 
 
-def _number_all(work: Work, book: _Book, names: list[str], usable: bool) -> None:
-    """Number the hosts NAMES; whoever lacks a record gets one, a level of pools at a time, and is numbered again.
+def _number_all(work: Work, book: _Book, usable: bool) -> None:
+    """Number all hosts; whoever lacks a record gets one, a level of pools at a time, and is numbered again.
 
     Prefixes wait for all indices, so that a prefix chosen here is not one that follows from another host's index.
     """
-    while names:
-        for name in names:
-            work.host(name)
-        lacking, work.missing = work.missing, []
-        if not usable or not lacking:
-            return
-        level = min({each.level for each in lacking})
-        given = sorted((each for each in lacking if each.level == level), key=BY_POOL)
-        failed = book.give(given, work)
-        names = sorted({each.host for each in lacking} - failed)
+    waiting = work.enter()
+    while waiting:
+        work.number(waiting)
+        waiting, lacking = [], sorted(work.missing.items())
+        work.missing.clear()
+        for lack, identities in lacking if usable else ():
+            without = book.give(lack, identities, work) if lack.level == lacking[0][0].level else set()
+            if not without:
+                waiting += work.lackers(lack, identities)
+            elif not lack.owner:
+                waiting += work.lackers(lack, [each for each in identities if each not in without])
+        if len(lacking) > 1:
+            waiting.sort(key=HOLDER)
+
+
+def _used(work: Work) -> Iterator[tuple[str, str]]:
+    """Yield pool and identity of each record by which a host has its place."""
+    for layout, identity, _index, delegated, vhosts in work.places.values():
+        entry = layout.entry
+        if entry.kind == "auto":
+            yield entry.ledger_pool, identity
+        if entry.delegate and entry.delegate.index != "same" and delegated is not None:
+            yield f"pool/{entry.delegate.pool}", identity
+        if vhosts:
+            pool = entry.vhost_pool(identity)
+            yield from ((pool, vhost) for vhost, index in vhosts.items() if work.ledger.active(pool, vhost) == index)
+
+
+class _Small:
+    """The indices of a small pool that nobody can get, a byte for each: nothing is found quicker than a byte."""
+
+    def __init__(self, size: int, barred: list[int]) -> None:
+        self.taken = bytearray(size)
+        for first, behind in zip(barred[::2], barred[1::2]):
+            self.taken[first:behind] = b"\1" * len(self.taken[first:behind])
+
+    def take(self, index: int) -> None:
+        if index < len(self.taken):
+            self.taken[index] = 1
+
+    def free(self, index: int) -> int | None:
+        """Return the first free index from INDEX on."""
+        found = self.taken.find(0, index)
+        return None if found < 0 else found
+
+
+class _Large:
+    """The indices of a pool of any size that nobody can get, and for each one behind it from which to look on."""
+
+    def __init__(self, size: int, barred: list[int]) -> None:
+        self.size, self.barred = size, barred
+        self.after: dict[int, int] = {}
+
+    def take(self, index: int) -> None:
+        self.after[index] = index + 1
+
+    def free(self, index: int) -> int | None:
+        """Return the first free index from INDEX on, and let the next search jump over what this one passed."""
+        after, here = self.after, index
+        while True:
+            while here in after:
+                behind = after[here]
+                after[here] = here = after.get(behind, behind)
+            edge = bisect_right(self.barred, here)
+            if edge % 2 == 0:
+                return here if here < self.size else None
+            after[here] = here = self.barred[edge]
 
 
 class _Space:
     """The free indices of a pool: finds the next one in about constant time, however full the pool is."""
 
-    def __init__(self, pool: str, bits: int, low: int, start: str, barred: list[tuple[int, int]]) -> None:
+    def __init__(self, pool: str, bits: int, low: int, start: str, barred: Iterable[tuple[int, int]]) -> None:
         self.pool, self.bits, self.size, self.start = pool, bits, 1 << bits, start
         self.low = min(max(1, low), self.size)
-        self.barred = sorted(barred)
-        self.seed = f"dualstack/1\0{pool}\0".encode()
-        self.after: dict[int, int] = {}  # a taken index, and one behind it from which to look on
+        self.barred = _edges(barred)
+        self.indices: _Small | _Large = (_Small if bits <= SMALL else _Large)(self.size, self.barred)
         self.counter = 1
 
-    def take(self, index: int) -> None:
-        self.after[index] = index + 1
+    def take(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            self.indices.take(index)
 
     def bars(self, index: int) -> bool:
         """Tell whether nobody can have INDEX."""
-        return index >= self.size or any(first <= index <= last for first, last in self.barred)
+        return index >= self.size or bisect_right(self.barred, index) % 2 == 1
 
-    def choose(self, identities: Iterable[str]) -> Iterator[tuple[str, int | None]]:
-        """Yield each of IDENTITIES with a free index: of the dynamic band, else of the static one, else None."""
-        span, number = self.size - self.low, 0
+    def choose(self, identities: list[str]) -> list[int]:
+        """Return free indices for IDENTITIES, as far as there are any: of the dynamic band, then of the static one."""
+        take, free = self.indices.take, self.indices.free
+        found: list[int] = []
+        for start in self.starts(identities, found):
+            index = free(start)
+            if index is None:
+                index = next((each for each in map(free, (self.low, 0)) if each is not None), None)
+            if index is None:
+                break
+            take(index)
+            found.append(index)
+        return found
+
+    def starts(self, identities: list[str], found: list[int]) -> Iterable[int]:
+        """Yield for each of IDENTITIES where to look for its index, when those before it have FOUND theirs."""
+        span = self.size - self.low
+        if self.start == "sparse":
+            return (self.sparse() for _identity in identities)
+        if self.start == "sequential" or not span:
+            return (found[-1] if found else self.low for _identity in identities)
+        seeded, digests = sha256(f"dualstack/1\0{self.pool}\0".encode()), []
         for identity in identities:
-            if self.start == "hash" and span:
-                number = int.from_bytes(sha256(self.seed + identity.encode()).digest()[:8], "big") % span
-            index = self.sparse() if self.start == "sparse" else self.free(self.low + number)
-            if index is None:
-                index = self.free(self.low)
-            if index is None:
-                index = self.free(0)
-            if index is not None:
-                self.after[index] = index + 1
-            yield identity, index
+            whole = seeded.copy()
+            whole.update(identity.encode())
+            digests.append(whole.digest())
+        return [self.low + number % span for (number,) in iter_unpack(">Q24x", b"".join(digests))]  # eight bytes each
 
-    def sparse(self) -> int | None:
+    def sparse(self) -> int:
         """Count with the bits reversed (RFC 3531 section 3.1): each index is as far from the others as can be."""
         while self.counter < self.size:
             index = int(f"{self.counter:0{self.bits}b}"[::-1], 2)
-            if index >= self.low and self.free(index) == index:
+            if index >= self.low and self.indices.free(index) == index:
                 return index
             self.counter += 1
-        return None
+        return self.low
 
-    def free(self, index: int) -> int | None:
-        """Return the first free index from INDEX on, and let the next search jump over what this one passed."""
-        after = self.after
-        while True:
-            while index in after:
-                behind = after[index]
-                after[index] = index = after.get(behind, behind)
-            for first, last in self.barred:
-                if first <= index <= last:
-                    after[index] = last + 1
-                    break
-            else:
-                return index if index < self.size else None
+
+def _edges(ranges: Iterable[tuple[int, int]]) -> list[int]:
+    """Return where RANGES begin and where what is outside begins again, in turns and in order."""
+    edges: list[int] = []
+    for first, last in sorted(ranges):
+        if edges and first <= edges[-1]:
+            edges[-1] = max(edges[-1], last + 1)
+        else:
+            edges += [first, last + 1]
+    return edges
 
 
 class _Book:
@@ -183,10 +253,13 @@ class _Book:
         self.plan, self.today = plan, today
         self.holders: dict[str, dict[int, Record]] = {pool: dict(held) for pool, held in ledger.holders.items()}
         self.indices: dict[str, dict[str, int]] = {pool: dict(held) for pool, held in ledger.indices.items()}
+        for entry in plan.classes.values():
+            self.indices.setdefault(entry.ledger_pool, {})
         self.ledger = Ledger(ledger.name, self.holders, self.indices, (), ledger.header, ledger.digits)
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.events: dict[str, list[Record]] = {name: [] for name in EVENTS}
+        self.kept: set[tuple[str, str]] = set()  # pool and identity of pins and tracked places
 
     def over(self, record: Record) -> bool:
         """Tell whether RECORD holds its index no more."""
@@ -216,34 +289,27 @@ class _Book:
     def problem(self, code: str, message: str) -> None:
         self.problems.append(f"{code} {message}")
 
-    def give(self, lacking: list[Missing], work: Work) -> set[str]:
-        """Give an index to each of LACKING, sorted by pool and identity; return the hosts that got none."""
-        pools: dict[str, list[Missing]] = {}
-        for each in lacking:
-            pools.setdefault(each.pool, []).append(each)
-        failed: set[str] = set()
-        for pool, wanted in pools.items():
-            space = self.space(wanted[0])
-            taken, waiting = self.holdings(pool, work)
-            for index in taken:
-                space.take(index)
-            for each in wanted if waiting else ():
-                left = waiting.get(each.identity)
-                if left and left.number not in work.claims[pool] and not space.bars(left.number):
-                    space.take(left.number)
-                    self.restore(left)
-            held, active = self.holders.setdefault(pool, {}), self.indices.setdefault(pool, {})
-            new = {each.identity: None for each in wanted if each.identity not in active}
-            for identity, chosen in space.choose(new):
-                if chosen is not None:
-                    held[chosen] = record = Record(pool, chosen, identity, "a", self.today)
-                    active[identity] = chosen
-                    self.events["added"].append(record)
-            none = {each.host for each in wanted if each.identity not in active}
-            if none:
-                self.exhausted(wanted[0], space, taken)
-            failed |= none
-        return failed
+    def give(self, lack: Lack, identities: Iterable[str], work: Work) -> set[str]:
+        """Give an index to each of IDENTITIES, which LACK one; return those that got none."""
+        pool, space = lack.pool, self.space(lack)
+        taken, waiting = self.holdings(pool, work)
+        space.take(taken)
+        held, active = self.holders.setdefault(pool, {}), self.indices.setdefault(pool, {})
+        wanted = [each for each in dict.fromkeys(sorted(identities)) if each not in active]
+        for identity in wanted if waiting else ():
+            left = waiting.get(identity)
+            if left and left.number not in work.claims[pool] and not space.bars(left.number):
+                space.take([left.number])
+                self.restore(left)
+        new = [identity for identity in wanted if identity not in active] if waiting else wanted
+        indices = space.choose(new)
+        records = active_records(pool, indices, new, self.today)
+        held.update(zip(indices, records))
+        active.update(zip(new, indices))
+        self.events["added"] += records
+        if len(records) < len(new):
+            self.exhausted(lack, space, taken)
+        return set(new[len(records) :])
 
     def holdings(self, pool: str, work: Work) -> tuple[list[int], dict[str, Record]]:
         """Return the taken indices of POOL, and by identity what may be given back."""
@@ -258,13 +324,13 @@ class _Book:
                     waiting[record.identity] = record
         return taken, waiting
 
-    def space(self, missing: Missing) -> _Space:
-        entry = self.plan.classes[missing.class_name]
-        if missing.level == CLASS:
+    def space(self, lack: Lack) -> _Space:
+        entry = self.plan.classes[lack.class_name]
+        if lack.level == CLASS:
             barred = _barred(self.plan, entry)
-            return _Space(missing.pool, entry.bits, entry.static_band, entry.start, barred)
+            return _Space(lack.pool, entry.bits, entry.static_band, entry.start, barred)
         assert entry.delegate is not None
-        if missing.level == POOL:
+        if lack.level == POOL:
             pool = self.plan.pools[entry.delegate.pool]
             start = "sparse" if entry.delegate.index == "sparse" else "hash"
             same = [
@@ -274,28 +340,27 @@ class _Book:
                 for index in other.pins.values()
             ]
             barred = [(index, index) for index in (0, *pool.reserved)]
-            space = _Space(missing.pool, pool.bits, 1, start, barred)
-            for index in same:
-                space.take(index)
+            space = _Space(lack.pool, pool.bits, 1, start, barred)
+            space.take(same)
             return space
         assert entry.vhosts is not None
         length = entry.vhosts.length
         barred = [(low >> (128 - length), high >> (128 - length)) for low, high, _code, _name in RESERVED]
-        return _Space(missing.pool, length - 64, 1, "hash", barred)
+        return _Space(lack.pool, length - 64, 1, "hash", barred)
 
-    def exhausted(self, missing: Missing, space: _Space, taken: Sequence[int]) -> None:
-        entry = self.plan.classes[missing.class_name]
-        records = self.holders.get(missing.pool, {})
+    def exhausted(self, lack: Lack, space: _Space, taken: Sequence[int]) -> None:
+        entry = self.plan.classes[lack.class_name]
+        records = self.holders.get(lack.pool, {})
         dates = [records[index].until for index in taken if index in records and records[index].state == "q"]
         held = sum(record.state == "a" for record in records.values())
         place = f"classes.{entry.name}.block"
-        if entry.delegate and missing.level != CLASS:
+        if entry.delegate and lack.level != CLASS:
             rule = f"classes.{entry.name}.delegate.vhosts.length"
-            place = f"pools.{entry.delegate.pool}.prefix" if missing.level == POOL else rule
+            place = f"pools.{entry.delegate.pool}.prefix" if lack.level == POOL else rule
         free = f" (next free on {min(dates)})" if dates else ""
         counts = f"{space.size} indices, {held} active, {len(dates)} quarantined{free}"
         rest = f"{space.size - held - len(dates)} reserved"
-        self.problem("E301", f"pool {missing.pool} is exhausted: {counts}, {rest}; widen {place} or shorten quarantine")
+        self.problem("E301", f"pool {lack.pool} is exhausted: {counts}, {rest}; widen {place} or shorten quarantine")
 
     def rename(self, old: str, new: object) -> None:
         """Give all that is OLD's to NEW."""
@@ -360,15 +425,14 @@ class _Book:
         """Make records of the addresses that hosts carry already; where the plan decides, return pins instead."""
         pins: dict[str, dict[str, str]] = {}
         look = Work(self.plan, self.ledger, hosts, self.today)  # its problems come up again when all are numbered
+        claims = {mine.holder: mine for mine in look.enter()} if carried else {}
         foreign: dict[str, str] = {}
         for name, addresses in sorted(carried.items()):
             if name not in hosts:
                 self.problem("E309", f"adopt {name}: is not a host of the inventory; correct the name")
+            if name not in claims:
                 continue
-            entry = self.plan.classes.get(look.class_of(name, hosts[name]["groups"]))
-            identity = look.identity(name, hosts[name])
-            if entry is None or identity is None:
-                continue
+            entry, identity = claims[name].layout.entry, claims[name].identity
             index = self.carried(entry, name, addresses, foreign)
             if index is None:
                 continue
@@ -378,7 +442,7 @@ class _Book:
             if identity in entry.pins or entry.kind != "auto":
                 planned = entry.pins.get(identity)
                 if planned is None and entry.kind == "location":
-                    planned = look.location(entry, name, hosts[name])
+                    planned = look.location(claims[name])
                 if planned is None or (planned != index and identity not in entry.pins):
                     pins.setdefault(entry.name, {})[identity] = f"{index:x}"
                 elif planned != index:
@@ -448,7 +512,7 @@ class _Book:
             for identity, index in sorted(entry.pins.items()):
                 held = self.ledger.active(entry.ledger_pool, identity)
                 if held is None or held == index:
-                    work.used.add((entry.ledger_pool, identity))
+                    self.kept.add((entry.ledger_pool, identity))
                     continue
                 self.release(self.holders[entry.ledger_pool][held])
                 if held in work.claims[entry.ledger_pool]:  # the pin of another has it
@@ -463,7 +527,7 @@ class _Book:
             pool, address = entry.ledger_pool, text(place.layout.links[0].base | index)
             if not entry.track or (entry.kind == "auto" and identity not in entry.pins):
                 continue
-            work.used.add((pool, identity))
+            self.kept.add((pool, identity))
             before = self.ledger.active(pool, identity)
             held = self.ledger.holder(pool, index)
             if before == index:
@@ -489,10 +553,10 @@ class _Book:
             del self.indices[held.pool][held.identity]
         self.warnings.append(f"W316 {name} takes over {address} from {held.identity} (released {released})")
 
-    def prune(self, used: set[tuple[str, str]], most: int) -> None:
+    def prune(self, work: Work, most: int) -> None:
         """Release the records of identities that are gone, unless they are suspiciously many."""
         active = [(pool, identity) for pool, held in self.indices.items() for identity in held]
-        gone = sorted(set(active) - used)
+        gone = sorted(set(active) - self.kept - set(_used(work)))
         limit = max(FEWEST_GUARDED, len(active) // 10)
         if len(gone) > max(limit, most):
             reason = f"refusing to release {len(gone)} of {len(active)} records (limit {limit})"

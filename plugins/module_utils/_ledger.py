@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain
 from json.encoder import encode_basestring as _quote
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -38,6 +39,9 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _decode = json.JSONDecoder(object_pairs_hook=_unique).decode
 
 
+NUMBER = itemgetter(1)
+
+
 class Record(NamedTuple):
     """One line: IDENTITY holds INDEX of POOL in STATE (a active, q quarantine until ``until``, r reserved)."""
 
@@ -48,6 +52,12 @@ class Record(NamedTuple):
     since: str
     line: int = 0
     until: str = ""
+
+
+def active_records(pool: str, indices: Iterable[int], identities: Iterable[str], since: str) -> list[Record]:
+    """Return the records of IDENTITIES that hold INDICES of POOL since a day; there may be many."""
+    make = tuple.__new__  # a named tuple's own constructor takes twice as long
+    return [make(Record, (pool, index, who, "a", since, 0, "")) for index, who in zip(indices, identities)]
 
 
 @dataclass(frozen=True)
@@ -163,14 +173,10 @@ def render(ledger: Ledger, widths: Mapping[str, int]) -> str:
     lines = [json.dumps(dict(ledger.header), sort_keys=True, separators=(",", ":"), ensure_ascii=False)]
     for pool, held in sorted(ledger.holders.items()):
         name, width = _quote(pool), found.get(pool) or max(len(f"{index:x}") for index in held or (0,))
-        digits = f"0{width}x"
-        for index in sorted(held):
-            record = held[index]
-            until = f',"u":"{record.until}"' if record.until else ""
-            lines.append(
-                f'{{"i":"{format(index, digits)}","id":{_quote(record.identity)},"p":{name},'
-                f'"s":"{record.state}","t":"{record.since}"{until}}}'
-            )
+        digits = f"%0{width}x"
+        for _pool, index, identity, state, since, _line, until in sorted(held.values(), key=NUMBER):
+            end = f'","u":"{until}"}}' if until else '"}'
+            lines.append(f'{{"i":"{digits % index}","id":{_quote(identity)},"p":{name},"s":"{state}","t":"{since}{end}')
     return "\n".join([*lines, ""])
 
 

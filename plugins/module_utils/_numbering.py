@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any, NamedTuple
 
 from . import _validate
@@ -23,31 +23,34 @@ NO_VHOSTS: Mapping[str, int] = {}
 CLASS, POOL, VHOST = range(3)  # A host's index is chosen before that of its prefix, and this before those in the prefix
 
 
-class Missing(NamedTuple):
-    """An index that only a new ledger record can give: the allocating mode adds one, the frozen mode complains."""
+class Lack(NamedTuple):
+    """Where identities have no index, which only new ledger records can give them.
+
+    The allocating mode adds those, the frozen mode complains.
+    """
 
     level: int
     pool: str
-    identity: str
-    host: str
     class_name: str
+    owner: (
+        str  # the identity of the host on which they are, if they are vhosts; "" if each is that of a host of its own
+    )
 
-    @property
-    def what(self) -> str:
-        """What the index is for, in words."""
+    def what(self, host: str, identity: str) -> str:
+        """Return in words what the index of IDENTITY, which is on HOST, is for."""
         if self.level == CLASS:
-            return f"{self.host} (class {self.class_name})"
+            return f"{host} (class {self.class_name})"
         if self.level == POOL:
-            return f"{self.host} (delegated prefix of pool {self.pool.partition('/')[2]})"
-        return f"{self.identity} (vhost of {self.host})"
+            return f"{host} (delegated prefix of pool {self.pool.partition('/')[2]})"
+        return f"{identity} (vhost of {host})"
 
 
 @dataclass(frozen=True)
 class Numbering:
-    """The hosts' places in the plan, what the ledger lacks, and all errors and warnings."""
+    """The hosts' places in the plan, what the ledger lacks in words, and all errors and warnings."""
 
     places: Mapping[str, Place]
-    missing: tuple[Missing, ...]
+    missing: tuple[str, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -64,7 +67,7 @@ def frozen(plan: Plan, problems: Iterable[str], hosts: Mapping[str, Any], ledger
     """
     found = number(plan, hosts, ledger, today)
     lacking = [
-        f"E304 {each.what} has no allocation and mode is frozen; run: {COMMAND}, then commit {ledger.name}"
+        f"E304 {each} has no allocation and mode is frozen; run: {COMMAND}, then commit {ledger.name}"
         for each in found.missing
     ]
     errors = [*problems, *_validate.problems(plan), *ledger.problems, *found.problems]
@@ -103,10 +106,9 @@ def number(plan: Plan, hosts: Mapping[str, Any], ledger: Ledger, today: str = ""
     """Number every one of HOSTS that can be numbered and tell all that is wrong with the others."""
     with uncollected():
         work = Work(plan, ledger, hosts, today)
-        for name in sorted(hosts):
-            work.host(name)
+        work.number(work.enter())
         work.count()
-    return Numbering(work.places, tuple(work.missing), tuple(work.problems), tuple(work.warnings))
+    return Numbering(work.places, tuple(work.lacking()), tuple(work.problems), tuple(work.warnings))
 
 
 class _Link(NamedTuple):
@@ -133,8 +135,12 @@ class _Layout:
     shared: Mapping[str, Any]
     links: tuple[_Link, ...]
     odd: frozenset[int]  # indices with a warning of their own
+    lack: Lack  # of an index of the class
+    active: Mapping[str, int]  # the ledger's indices of the class
     claims: dict[int, Claim]  # of the class's indices
+    pins: frozenset[int]
     pool: Pool | None  # of its delegated prefixes
+    follows: bool  # whether their indices are those of this class and nobody else's
     rule: Vhosts | None  # of the prefixes in those
 
     def whole(self, number: int) -> Prefix:
@@ -183,32 +189,33 @@ class Place(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Who has an index."""
+    """Who wants an index: a host, or a pin, which holds without its host."""
 
-    holder: str  # a host; of a pin its identity, for a pin holds without its host
-    class_name: str
+    holder: str  # a host; of a pin its identity
+    layout: _Layout
+    identity: str
     pinned: bool
+    variables: Mapping[str, Any]  # of the host
 
 
 class Work:
-    """Numbers hosts one by one. A host may be numbered again, after the ledger got what it was missing."""
+    """Numbers hosts. A host may be numbered again, after the ledger got what it was missing."""
 
     def __init__(self, plan: Plan, ledger: Ledger, hosts: Mapping[str, Any], today: str) -> None:
         self.plan, self.ledger, self.hosts, self.today = plan, ledger, hosts, today
         self.places: dict[str, Place] = {}
-        self.missing: list[Missing] = []
+        self.missing: defaultdict[Lack, list[str]] = defaultdict(list)  # identities
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.claims: defaultdict[str, dict[int, Claim]] = defaultdict(dict)  # by ledger pool and index
         self.layouts = {name: self.layout(entry) for name, entry in plan.classes.items()}
-        self.identities: dict[str, str] = {}
-        self.known: dict[str, tuple[_Layout, str, Claim]] = {}
-        self.members: dict[tuple[str, ...], str | None] = {}  # class by groups; None: not in the fleet
-        self.used: set[tuple[str, str]] = set()  # ledger pool and identity of the ledger's records in use
-        for entry in plan.classes.values():
-            for identity, index in entry.pins.items():
-                self.claims[entry.ledger_pool].setdefault(index, Claim(identity, entry.name, pinned=True))
-            self.pins_against_ledger(entry)
+        self.claimants: dict[str, Claim] = {}  # by identity
+        self.named: dict[Lack, list[str] | None] = {}  # names of vhosts, sorted; None: not all are sound
+        self.members: dict[tuple[str, ...], _Layout | None] = {}  # by groups; None: not in the fleet
+        for layout in self.layouts.values():
+            for identity, index in layout.entry.pins.items():
+                layout.claims.setdefault(index, Claim(identity, layout, identity, True, {}))
+            self.pins_against_ledger(layout.entry)
 
     def layout(self, entry: HostClass) -> _Layout:
         network = self.plan.networks[entry.network]
@@ -231,7 +238,20 @@ class Work:
         pool = self.plan.pools[entry.delegate.pool] if entry.delegate else None
         odd = frozenset(index for index in (0, disputed) if 0 <= index < 1 << entry.bits)
         suspect = _validate.has_unusable(entry, network)
-        return _Layout(entry, suspect, shared, links, odd, self.claims[entry.ledger_pool], pool, entry.vhosts)
+        lack = Lack(CLASS, entry.ledger_pool, entry.name, "")
+        active, claims = self.ledger.indices.get(entry.ledger_pool, {}), self.claims[entry.ledger_pool]
+        pins, follows = frozenset(entry.pins.values()), self.plan.follower(pool) is entry if pool else False
+        return _Layout(entry, suspect, shared, links, odd, lack, active, claims, pins, pool, follows, entry.vhosts)
+
+    def lackers(self, lack: Lack, identities: Iterable[str]) -> list[Claim]:
+        """Return who has to wait because IDENTITIES LACK an index; none is in two of these lists."""
+        return [self.claimants[each] for each in ([lack.owner] if lack.owner else identities)]
+
+    def lacking(self) -> Iterator[str]:
+        """Yield in words each index that is missing."""
+        for lack, identities in sorted(self.missing.items()):
+            for identity in identities:
+                yield lack.what(self.claimants[lack.owner or identity].holder, identity)
 
     def pins_against_ledger(self, entry: HostClass) -> None:
         if entry.track and entry.kind != "auto":
@@ -256,26 +276,41 @@ class Work:
     def problem(self, code: str, message: str) -> None:
         self.problems.append(f"{code} {message}")
 
-    def host(self, name: str) -> None:
-        """Give a host its place, or note what is missing or wrong."""
-        try:
-            self.place(name)
-        except (ValueError, RecursionError) as error:  # an integer too long to be shown, a list that contains itself
-            self.problem("E209", f"{name}: a host variable cannot be read ({error}); correct it")
+    def enter(self) -> list[Claim]:
+        """Return the hosts that are each in one class, sorted by name."""
+        found = []
+        for name in sorted(self.hosts):
+            try:
+                mine = self.introduce(name)
+            except (ValueError, RecursionError) as error:
+                self.unreadable(name, error)
+            else:
+                if mine is not None:
+                    found.append(mine)
+        return found
 
-    def place(self, name: str) -> None:
-        known = self.known.get(name) or self.introduce(name)
-        if known is None:
-            return
-        layout, identity, mine = known
-        variables = self.hosts[name]
-        entry = layout.entry
-        index = self.index(entry, identity, variables, mine)
+    def number(self, claims: Iterable[Claim]) -> None:
+        """Give each host its place, or note what is missing or wrong."""
+        for mine in claims:
+            try:
+                self.place(mine)
+            except (ValueError, RecursionError) as error:
+                self.unreadable(mine.holder, error)
+
+    def unreadable(self, name: str, error: Exception) -> None:
+        """Note what Python says of an integer too long to be shown or a list that contains itself."""
+        self.problem("E209", f"{name}: a host variable cannot be read ({error}); correct it")
+
+    def place(self, mine: Claim) -> None:
+        name, layout, variables = mine.holder, mine.layout, mine.variables
+        index = self.index(mine)
         if index is None:
             return
-        first = layout.claims.setdefault(index, mine)
-        if first is not mine and not self.yields(layout, index, identity, first, mine):
-            return
+        entry = layout.entry
+        if mine.pinned or entry.kind != "auto" or index in layout.pins:  # the ledger has each index once
+            first = layout.claims.setdefault(index, mine)
+            if first is not mine and not self.yields(index, first, mine):
+                return
         if layout.suspect and not mine.pinned:
             self.problems += _validate.unusable(entry, self.plan.networks[entry.network], index, name)
         if index in layout.odd:
@@ -283,36 +318,44 @@ class Work:
         groups, number, vhosts = variables["groups"], None, NO_VHOSTS
         rule = entry.delegate
         if rule and (rule.groups is None or not rule.groups.isdisjoint(groups)):
-            number = self.delegated(entry, rule, identity, index, mine)
+            number = self.delegated(rule, index, mine)
             if number is None:
                 return
         elif not self.plan.mail_groups.isdisjoint(groups):
             reason = "sends mail (mail_groups) and has no delegated prefix, so a blocklist would list its whole network"
             self.problem("E212", f"{name}: {reason}; give classes.{entry.name} a delegate for it")
         if layout.rule and variables.get(layout.rule.variable):
-            vhosts = self.vhosts(layout, name, identity, number, variables[layout.rule.variable])
-            if layout.rule.prefix and not self.alone(layout, identity, vhosts, mine):
+            vhosts = self.vhosts(mine, layout.rule, number, variables[layout.rule.variable])
+            if layout.rule.prefix and not self.alone(layout.rule, vhosts, mine):
                 return
-        self.places[name] = Place(layout, identity, index, number, vhosts)
+        self.places[name] = Place(layout, mine.identity, index, number, vhosts)
 
-    def introduce(self, name: str) -> tuple[_Layout, str, Claim] | None:
-        """Return the class of a host that is in one class, its identity, and how it claims an index."""
+    def introduce(self, name: str) -> Claim | None:
+        """Return how a host that is in one class claims an index."""
         variables = self.hosts[name]
-        groups = variables["groups"]
-        key = tuple(groups)
-        if key not in self.members:
-            self.members[key] = self.class_of(name, groups) if self.plan.exclude.isdisjoint(groups) else None
-        elif self.members[key] == "":
-            self.class_of(name, groups)  # for its problem
-        class_name = self.members[key]
-        if class_name is None:
+        layout = self.layout_of(name, tuple(variables["groups"]))
+        identity = variables.get(IDENTITY, name)
+        if layout is None or not self.is_identity(name, identity):
             return None
-        identity = self.identity(name, variables)
-        if class_name not in self.layouts or identity is None:
+        mine = Claim(name, layout, identity, identity in layout.entry.pins, variables)
+        first = self.claimants.setdefault(identity, mine)
+        if first is not mine:
+            whose = f"identity {identity} is claimed by {first.holder} and {name}"
+            self.problem("E208", f"{whose}; give each its own {IDENTITY}")
             return None
-        layout = self.layouts[class_name]
-        found = self.known[name] = layout, identity, Claim(name, class_name, identity in layout.entry.pins)
-        return found
+        return mine
+
+    def layout_of(self, name: str, groups: tuple[str, ...]) -> _Layout | None:
+        if groups in self.members:
+            return self.members[groups]
+        layout = None
+        if self.plan.exclude.isdisjoint(groups):
+            class_name = self.class_of(name, groups)
+            if not class_name:
+                return None  # and not remembered: each of these hosts has its problem
+            layout = self.layouts.get(class_name)
+        self.members[groups] = layout
+        return layout
 
     def class_of(self, name: str, groups: Iterable[str]) -> str:
         found = {self.plan.membership[group]: group for group in groups if group in self.plan.membership}
@@ -328,67 +371,63 @@ class Work:
             )
         return ""
 
-    def identity(self, name: str, variables: Mapping[str, Any]) -> str | None:
-        identity = variables.get(IDENTITY, name)
+    def is_identity(self, name: str, identity: object) -> bool:
         if not isinstance(identity, str) or not identity:
             self.problem("E209", f"{name}: {IDENTITY} is the {kind(identity)} {identity!r}; put it in quotes")
-            return None
+            return False
         if not identity.isprintable():
             self.problem("E209", f"{name!r}: {IDENTITY} {identity!r} has characters that cannot be printed; change it")
-            return None
-        first = self.identities.setdefault(identity, name)
-        if first != name:
-            self.problem("E208", f"identity {identity} is claimed by {first} and {name}; give each its own {IDENTITY}")
-            return None
-        return identity
+            return False
+        return True
 
-    def index(self, entry: HostClass, identity: str, variables: Mapping[str, Any], mine: Claim) -> int | None:
+    def index(self, mine: Claim) -> int | None:
         """Pins win, then the location, then the ledger."""
-        if identity in entry.pins:
-            return entry.pins[identity]
+        layout = mine.layout
+        entry = layout.entry
+        if mine.pinned:
+            return entry.pins[mine.identity]
+        if entry.kind == "auto":
+            return self.ledger_index(layout.active, entry.bits, layout.lack, mine.identity)
         if entry.kind == "location":
-            return self.location(entry, mine.holder, variables)
-        if entry.kind == "pinned":
-            self.problem("E209", f"{entry.name}/{mine.holder}: has no pin; add classes.{entry.name}.pins.{identity}")
-            return None
-        return self.ledger_index(entry.bits, CLASS, entry.ledger_pool, identity, mine)
+            return self.location(mine)
+        place = f"classes.{entry.name}.pins.{mine.identity}"
+        self.problem("E209", f"{entry.name}/{mine.holder}: has no pin; add {place}")
+        return None
 
-    def location(self, entry: HostClass, name: str, variables: Mapping[str, Any]) -> int | None:
+    def location(self, mine: Claim) -> int | None:
         index, complete = 0, True
-        for field in entry.fields:
+        for field in mine.layout.entry.fields:
             try:
-                value = _field_value(field, variables)
+                value = _field_value(field, mine.variables)
             except DualStackError as error:
-                self.problem("E209", f"{name}: {error}")
+                self.problem("E209", f"{mine.holder}: {error}")
                 complete = False
             else:
                 index = index << field.bits | value
         return index if complete else None
 
-    def ledger_index(self, bits: int, level: int, pool: str, identity: str, mine: Claim) -> int | None:
-        """Return the index in the ledger, or None and note what is missing."""
-        index = self.ledger.active(pool, identity)
+    def ledger_index(self, active: Mapping[str, int], bits: int, lack: Lack, identity: str) -> int | None:
+        """Return the index of IDENTITY among the ACTIVE ones of a pool, or None and note that it LACKs one."""
+        index = active.get(identity)
         if index is None:
-            self.missing.append(Missing(level, pool, identity, mine.holder, mine.class_name))
+            self.missing[lack].append(identity)
             return None
-        self.used.add((pool, identity))
         if index >> bits:
-            line = self.ledger.holders[pool][index].line
-            place = f"{self.ledger.name}:{line}: {index:x} is not in pool {pool}"
+            line = self.ledger.holders[lack.pool][index].line
+            place = f"{self.ledger.name}:{line}: {index:x} is not in pool {lack.pool}"
             self.problem("E308", f"{place}; restore its block")
             return None
         return index
 
-    def yields(self, layout: _Layout, index: int, identity: str, first: Claim, mine: Claim) -> bool:
+    def yields(self, index: int, first: Claim, mine: Claim) -> bool:
         """Tell whether INDEX of a class, which FIRST has, is MINE in truth; if not, that is a problem."""
-        entry = layout.entry
-        if first.pinned and first.holder == identity:
+        if first.pinned and first.holder == mine.identity:
             return True
         if not (first.pinned and mine.pinned):  # of two pins the plan's own check has told
             way, other = self.way(mine, index), self.way(first, index)
             way = "same location" if way == other else way
-            advice = "add a field or pin one of them" if entry.kind == "location" else "pin one of them"
-            address = text(layout.links[0].base | index)
+            advice = "add a field or pin one of them" if mine.layout.entry.kind == "location" else "pin one of them"
+            address = text(mine.layout.links[0].base | index)
             self.problem(
                 "E208", f"{address} is claimed by {first.holder} ({other}) and {mine.holder} ({way}); {advice}"
             )
@@ -396,38 +435,41 @@ class Work:
 
     def way(self, claim: Claim, index: int) -> str:
         """Return how the holder of CLAIM came to INDEX."""
-        entry = self.plan.classes[claim.class_name]
+        entry = claim.layout.entry
         if claim.pinned:
             return f"pin {index:x}"
         if entry.kind == "location":
-            variables = self.hosts[claim.holder]
-            return "location " + " ".join(f"{field.name}={variables.get(field.variable)}" for field in entry.fields)
+            values = (f"{field.name}={claim.variables.get(field.variable)}" for field in entry.fields)
+            return "location " + " ".join(values)
         return f"ledger {index:x}"
 
-    def delegated(self, entry: HostClass, rule: Delegate, identity: str, index: int, mine: Claim) -> int | None:
+    def delegated(self, rule: Delegate, index: int, mine: Claim) -> int | None:
         """Return the index of the prefix that a host is given, or None and note what is missing or wrong."""
-        pool, name = self.plan.pools[rule.pool], mine.holder
+        pool, entry = mine.layout.pool, mine.layout.entry
+        assert pool is not None
         number: int | None = index
         if rule.index != "same":
-            number = self.ledger_index(pool.bits, POOL, pool.ledger_pool, identity, mine)
+            active = self.ledger.indices.get(pool.ledger_pool, {})
+            number = self.ledger_index(active, pool.bits, Lack(POOL, pool.ledger_pool, entry.name, ""), mine.identity)
         if number is None or number >> pool.bits:
             return None
         if number in pool.reserved:
             reason = f"{pool.cut(number)} is in pools.{pool.name}.reserved; choose another index"
-            self.problem("E208", f"{entry.name}/{name}: {reason}")
+            self.problem("E208", f"{entry.name}/{mine.holder}: {reason}")
             return None
+        if mine.layout.follows:
+            return number
         first = self.claims[pool.ledger_pool].setdefault(number, mine)
         if first is not mine:
-            whose = f"{first.holder} (class {first.class_name}) and {name} (class {entry.name})"
+            whose = f"{first.holder} (class {first.layout.entry.name}) and {mine.holder} (class {entry.name})"
             advice = "give each class its own pool or change one index"
             self.problem("E208", f"{pool.cut(number)} is claimed by {whose}; {advice}")
             return None
         return number
 
-    def vhosts(self, layout: _Layout, name: str, identity: str, number: int | None, names: object) -> Mapping[str, int]:
+    def vhosts(self, mine: Claim, rule: Vhosts, number: int | None, names: object) -> Mapping[str, int]:
         """Return the indices of a host's vhosts; NUMBER is that of the host's delegated prefix."""
-        rule = layout.rule
-        assert rule is not None
+        layout, name = mine.layout, mine.holder
         if number is None:
             self.problem("E209", f"{name}: {rule.variable} is set, but the host has no delegated prefix; remove it")
             return NO_VHOSTS
@@ -435,15 +477,15 @@ class Work:
             reason = f"{rule.variable} is a {kind(names)}; write a list of names, or names with quoted hex strings"
             self.problem("E209", f"{name}: {reason}")
             return NO_VHOSTS
-        pool = layout.entry.vhost_pool(identity)
-        known = self.recorded(rule, Missing(VHOST, pool, "", name, layout.entry.name), names)
+        lack = Lack(VHOST, layout.entry.vhost_pool(mine.identity), layout.entry.name, mine.identity)
+        known = self.recorded(rule, lack, names)
         if known is not None:
             return known
         found: dict[int, str] = {}
         shift = 128 - rule.length
         for vhost in sorted(names, key=str):
             pinned = names[vhost] if isinstance(names, Mapping) else None
-            index = self.vhost_index(rule, Missing(VHOST, pool, vhost, name, layout.entry.name), pinned)
+            index = self.vhost_index(mine, rule, lack, vhost, pinned)
             if index is None:
                 continue
             if reserved(index << shift, (index + 1 << shift) - 1):
@@ -459,50 +501,45 @@ class Work:
                 found[index] = vhost
         return {vhost: index for index, vhost in found.items()}
 
-    def alone(self, layout: _Layout, identity: str, vhosts: Mapping[str, int], mine: Claim) -> bool:
+    def alone(self, rule: Vhosts, vhosts: Mapping[str, int], mine: Claim) -> bool:
         """Claim a host's VHOSTS in the site's prefix; False (and a problem) when another host has one of them."""
-        assert layout.rule is not None and layout.rule.prefix is not None
-        claims, before = self.claims[layout.entry.vhost_pool(identity)], len(self.problems)
+        assert rule.prefix is not None
+        claims, before = self.claims[mine.layout.entry.vhost_pool(mine.identity)], len(self.problems)
         for vhost, index in vhosts.items():
             first = claims.setdefault(index, mine)
             if first is not mine:
-                block = layout.rule.prefix.subnet(layout.rule.length, index)
+                block = rule.prefix.subnet(rule.length, index)
                 whose = f"{block} is claimed by {first.holder} and {mine.holder} (vhost {vhost})"
                 self.problem("E208", f"{whose}; name each vhost on one host only")
         return len(self.problems) == before
 
-    def recorded(self, rule: Vhosts, missing: Missing, names: Collection[Any]) -> Mapping[str, int] | None:
-        """Return the indices of vhosts with records and note those that are MISSING; None when each must be looked at.
+    def recorded(self, rule: Vhosts, lack: Lack, given: Collection[Any]) -> Mapping[str, int] | None:
+        """Return the indices of vhosts with records and note who LACKs one; None when each must be looked at.
 
         This is the way of the many, for a prefix may hold 65,533 of them.
         """
-        if isinstance(names, Mapping) or rule.kind == "pinned":
+        if isinstance(given, Mapping) or rule.kind == "pinned":
             return None
-        try:
-            names = sorted(names)
-            if not all(map(NAME.fullmatch, names)) or len(set(names)) < len(names):
-                return None
-        except TypeError:
+        if lack not in self.named:
+            self.named[lack] = _names(given)
+        names = self.named[lack]
+        if names is None:
             return None
-        level, pool, _identity, *host = missing
-        active = self.ledger.indices.get(pool, {})
+        active = self.ledger.indices.get(lack.pool, {})
         found = {vhost: active[vhost] for vhost in names if vhost in active}
         barred = [(low >> 128 - rule.length, high >> 128 - rule.length) for low, high, _code, _name in RESERVED]
-        indices = found.values()
-        if any(index >> rule.bits for index in indices) or any(
-            low <= index <= high for low, high in barred for index in indices
-        ):
+        barred.append((1 << rule.bits, IID_MASK))
+        indices = sorted(found.values())
+        if any(bisect_left(indices, low) < bisect_right(indices, high) for low, high in barred):
             return None
         if len(found) < len(names):
-            self.missing += [Missing(level, pool, vhost, *host) for vhost in names if vhost not in active]
-        self.used.update(zip(repeat(pool), found))
+            self.missing[lack] += [vhost for vhost in names if vhost not in found]
         return found
 
-    def vhost_index(self, rule: Vhosts, missing: Missing, pinned: object) -> int | None:
-        """Return the index of the vhost that is MISSING unless the host variable or the ledger has it."""
-        _level, pool, vhost, name, class_name = missing
+    def vhost_index(self, mine: Claim, rule: Vhosts, lack: Lack, vhost: object, pinned: object) -> int | None:
+        """Return the index of VHOST that the host variable or the ledger has, or None and note that it LACKs one."""
         bits = rule.length - 64
-        place = f"{name}: {rule.variable}"
+        place = f"{mine.holder}: {rule.variable}"
         if not isinstance(vhost, str) or not NAME.fullmatch(vhost):
             self.problem("E209", f"{place}: {vhost!r} is not a name; use letters, digits, '_', '.' and '-'")
             return None
@@ -510,7 +547,7 @@ class Work:
             self.problem("E209", f"{place}.{vhost}: has no index; write {vhost}: and a quoted hex string")
             return None
         if pinned is None:
-            return self.ledger_index(bits, VHOST, pool, vhost, Claim(name, class_name, pinned=False))
+            return self.ledger_index(self.ledger.indices.get(lack.pool, {}), bits, lack, vhost)
         forced = isinstance(pinned, Mapping) and bool(pinned.get("force_reuse"))
         pin = pinned.get("index") if isinstance(pinned, Mapping) else pinned
         try:
@@ -518,36 +555,51 @@ class Work:
         except DualStackError as error:
             self.problem("E209", f"{place}.{vhost}: {error}")
             return None
-        held = self.ledger.holder(pool, index)
-        if held and held.identity != vhost and not self.pin_against(f"{name}/{vhost}", str(pin), held, forced):
+        held = self.ledger.holder(lack.pool, index)
+        if held and held.identity != vhost and not self.pin_against(f"{mine.holder}/{vhost}", str(pin), held, forced):
             return None
         if rule.prefix is None:
-            self.claims[pool].setdefault(index, Claim(vhost, class_name, pinned=True))
+            self.claims[lack.pool].setdefault(index, Claim(vhost, mine.layout, vhost, True, {}))
         return index
 
     def count(self) -> None:
         """Warn of networks and pools that get full."""
-        networks = Counter(place.layout.entry.network for place in self.places.values())
+        networks = Counter([place.layout.entry.network for place in self.places.values()])
         for network, hosts in sorted(networks.items()):
             if self.plan.networks[network].on_link and hosts > NEIGHBOURS:
                 limit = f"more than {NEIGHBOURS}, Linux's default of net.ipv6.neigh.default.gc_thresh3"
                 self.warnings.append(f"W303 networks.{network}: {hosts} hosts on link, {limit}; raise it there")
-        sizes = {pool.ledger_pool: (f"pools.{pool.name}", pool.bits) for pool in self.plan.pools.values()}
+        sizes = {
+            pool.ledger_pool: (f"pools.{pool.name}", pool.bits)
+            for pool in self.plan.pools.values()
+            if self.plan.follower(pool) is None  # that class is as full
+        }
         for each in self.plan.classes.values():
             sizes[each.ledger_pool] = (f"classes.{each.name}", each.bits)
             if each.vhosts and each.vhosts.prefix:
                 sizes[each.vhost_pool("")] = (f"classes.{each.name}.delegate.vhosts", each.vhosts.bits)
         for pool, (place, bits) in sizes.items():
-            taken = self.taken(pool)
+            held, claims = self.ledger.holders.get(pool, {}), self.claims[pool]
+            if (len(held) + len(claims)) * 10 <= 8 << bits:
+                continue  # without a closer look
+            taken = self.taken(held, claims)
             if taken * 10 > 8 << bits:
                 share = f"{taken} of {1 << bits} indices are taken, more than 80 %"
                 self.warnings.append(f"W313 {place}: {share}; plan a wider one before it is exhausted")
 
-    def taken(self, pool: str) -> int:
-        """Return how many indices of POOL nobody else can have."""
-        held, claims = self.ledger.holders.get(pool, {}), self.claims[pool]
+    def taken(self, held: Mapping[int, Record], claims: Mapping[int, Claim]) -> int:
+        """Return how many indices of a pool nobody else can have."""
         others = (held[index] for index in held.keys() - claims.keys())
         return len(claims) + sum(not (each.state == "q" and self.today and each.until <= self.today) for each in others)
+
+
+def _names(given: Collection[Any]) -> list[str] | None:
+    """Return the names GIVEN in order if all are sound and none is there twice."""
+    try:
+        names = sorted(given)
+        return names if all(map(NAME.fullmatch, names)) and len(set(names)) == len(names) else None
+    except TypeError:
+        return None
 
 
 def _odd(layout: _Layout, index: int, name: str) -> str:

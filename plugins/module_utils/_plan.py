@@ -172,6 +172,12 @@ class Plan:
                 names.add(entry.delegate.vhosts.variable)
         return frozenset(names)
 
+    def follower(self, pool: Pool) -> HostClass | None:
+        """Return the class whose hosts' indices are those of POOL, all of them and nobody else's, if there is one."""
+        users = [each for each in self.classes.values() if each.delegate and each.delegate.pool == pool.name]
+        rule = users[0].delegate if len(users) == 1 else None
+        return users[0] if rule and rule.index == "same" and rule.groups is None else None
+
     @property
     def needs_ledger(self) -> bool:
         """Tell whether any index comes from the ledger."""

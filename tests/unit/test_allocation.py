@@ -786,10 +786,10 @@ def test_integers_too_long_to_be_shown_are_errors(ledger):
     assert problems(ledger, fleet("a"), {**PLAN, "production": huge})[0].startswith("E100 plan: cannot be read")
     assert problems(ledger, fleet("a"), {**PLAN, "aggregate": endless})
     hosts = {"r": {"groups": ["rack"], "unit": huge}, "w": {"groups": ["clients"], "dualstack_id": huge}}
-    assert [line.split("(")[0] for line in problems(ledger, hosts)] == [
+    assert {line.split("(")[0] for line in problems(ledger, hosts)} == {
         "E209 r: a host variable cannot be read ",
         "E209 w: a host variable cannot be read ",
-    ]
+    }
 
 
 def test_hosts_that_were_given_out_are_what_every_play_sees(ledger):
