@@ -9,7 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._command import Outcome, run
 from ._errors import DualStackError
@@ -21,6 +21,7 @@ Execute = Callable[[list[str]], Outcome]
 
 INTERFACES = "/etc/network/interfaces"
 OWN_DIRECTORY = "/etc/network/dualstack.d"
+AS_IT_IS = "iface {device} inet6 manual\n"
 SOURCE_LINE = f"source {OWN_DIRECTORY}/*"
 NETWORKD = "/etc/systemd/network"
 LO_NETWORK = "50-dualstack-lo.network"
@@ -67,6 +68,22 @@ def detect(
     return Backend(name, os.path.basename(network_file), lo_file) if name == "networkd" else Backend(name)
 
 
+def is_wedged(backend: Backend, device: str, execute: Execute = run) -> bool:
+    """Whether ifupdown counts DEVICE, which works, as not configured: an ``ifup`` failed, as with a duplicate address.
+
+    Then ``ifup`` fails at the IPv4 address that is there already, and ``ifdown`` does nothing.
+    """
+    return backend.name == "ifupdown" and bool(execute(["ifquery", "--state", device]).rc)
+
+
+def note_as_up(device: str, path: str) -> list[str]:
+    """Return the command by which ifupdown counts DEVICE as configured again; the file PATH holds ``AS_IT_IS`` of it.
+
+    The method ``manual`` configures nothing (interfaces(5)), so that IPv4 is not touched.
+    """
+    return ["ifup", f"--interfaces={path}", "--no-scripts", device]
+
+
 def unsettled(wanted: Wanted) -> list[str]:
     """Return what networkd has not yet made its own after a reload."""
     links = _networkd_links()
@@ -79,6 +96,14 @@ def unsettled(wanted: Wanted) -> list[str]:
         if not any(entry.get("ConfigSource") == "static" for entry in mine):
             problems.append(f"systemd-networkd does not hold {address} on {address.device}: {hint}")
     return problems
+
+
+def reload_keeps_ipv4(execute: Execute = run) -> bool:
+    """Whether systemd-networkd, told that its files have changed, leaves the other addresses on an interface alone.
+
+    Version 252 removes and adds all of them, IPv4 too, which 257 does not (measured).
+    """
+    return int(execute(["networkctl", "--version"]).output.split()[1]) >= 257
 
 
 def strangers(wanted: Wanted, owned: Wanted) -> list[str]:
@@ -173,7 +198,7 @@ def plan_files(backend: Backend, wanted: Wanted, before: Mapping[str, FileState]
         was = before[name]
         content = None if text is None else text.encode("utf-8", "surrogateescape")
         if was.content != content:
-            changes.append((was, FileState(was.path, content, was.mode, was.uid, was.gid)))
+            changes.append((was, replace(was, content=content)))
     return changes
 
 

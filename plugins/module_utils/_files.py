@@ -67,7 +67,9 @@ def write_file(state: FileState) -> None:
         return
     directory = os.path.dirname(state.path)
     os.makedirs(directory, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".dualstack-")
+    # By its name, what a killed run leaves can be told from what another run is writing.
+    prefix = f".dualstack-{os.path.basename(state.path)[:200]}-"
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=prefix)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(state.content)

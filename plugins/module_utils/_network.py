@@ -225,7 +225,8 @@ def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
                 f"{address.length}: remove it, or correct the plan"
             )
         elif "dadfailed" in here.flags:
-            problems.append(_duplicate(address))
+            # Of an earlier start: the other host may be gone by now, and the kernel asks only once.
+            commands += [address.command("del"), address.command("replace")]
     for route in wanted.routes:
         same = _find_routes(route, observed)
         if len(same) == 1 and _is(route, same[0], observed):
@@ -233,8 +234,10 @@ def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
         advertised = len(same) == 1 and _is_advertised(route, same[0], observed)
         old = [each for each in owned.routes if _key(each) == _key(route) and any(_is(each, s, observed) for s in same)]
         if same and not advertised and not (old and len(same) == 1):
+            rogue = [address_text(hop[0]) for each in same if each.protocol == _RA for hop in each.gateways]
+            from_ra = f" (from the router advertisements of {', '.join(rogue)})" if rogue else ""
             problems.append(
-                f"another route to {prefix_text(route.dest, route.length)} of metric {route.metric} exists: "
+                f"another route to {prefix_text(route.dest, route.length)} of metric {route.metric} exists{from_ra}: "
                 "remove it, or correct the plan"
             )
             continue

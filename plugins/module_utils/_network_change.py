@@ -3,14 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from . import _rtnetlink
-from ._backends import NETWORKD, Backend, detect, paths, plan_files, strangers, unsettled
+from . import _rtnetlink, _undo
+from ._backends import (
+    AS_IT_IS,
+    NETWORKD,
+    Backend,
+    detect,
+    is_wedged,
+    note_as_up,
+    paths,
+    plan_files,
+    reload_keeps_ipv4,
+    strangers,
+    unsettled,
+)
 from ._command import run as run_command
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
@@ -21,6 +34,8 @@ from ._rtnetlink import UNREACHABLE
 
 SYSCTL = "/proc/sys/net/ipv6/conf"
 SETTLE_SECONDS = 10.0
+# Three solicitations, one a second (RFC 4861 section 10).
+NEIGHBOUR_SECONDS = 3.5
 _POLL = 0.05
 
 
@@ -43,8 +58,12 @@ def run(request: Request, check: bool = False, store: Store | None = None) -> di
         return _gather(request, store)
     if check:
         return _ACTIONS[request.state](request, store, True)
-    with store.locked():
-        return _ACTIONS[request.state](request, store, False)
+    try:
+        with store.locked():
+            return _ACTIONS[request.state](request, store, False)
+    except OSError as error:
+        place = error.filename or store.path
+        raise DualStackError(f"{place}: {error.strerror}; put that right and run again") from error
 
 
 def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
@@ -65,13 +84,22 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     settings = [setting for each in wanted for setting in _settings(each.device, backends[each.device])]
     managed = [each for each in wanted if backends[each.device].name == "networkd"]
     reload, warnings = _reload([(each, owned[each.device]) for each in managed] if changes else [])
+    commands = _all_commands(steps, settings, reload)
+    wedged = [each.device for each in wanted if _ipv4(each.device) and is_wedged(backends[each.device], each.device)]
+    mark = store.file("as-it-is")
+    if wedged:
+        warnings.append(
+            f"ifupdown counts {', '.join(wedged)} as not configured after an ifup that failed, though IPv4 works: "
+            "neither ifup nor ifdown would work on it. It is noted as configured; nothing else is touched"
+        )
+        commands += [" ".join(note_as_up(name, mark)) for name in wedged]
     result: dict[str, object] = {
-        "changed": bool(steps.commands or changes or settings),
+        "changed": bool(commands or changes),
         "rollback": left.state,
         "rollback_detail": left.text,
         "device": device,
         "backend": backends[device].name,
-        "commands": _all_commands(steps, settings, reload),
+        "commands": commands,
         "files": [after.path for _before, after in changes],
         "diff": _diff(steps, changes),
         "warnings": warnings,
@@ -91,6 +119,7 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         changes=changes,
         settings=[(setting, before) for setting, before, _value in settings],
         owned=record,
+        more=_more(wanted),
     )
     ipv4 = {each.device: _ipv4(each.device) for each in wanted}
     try:
@@ -98,6 +127,11 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         problems = _lost(ipv4)
         if problems:
             raise DualStackError("; ".join(problems))
+        if wedged:
+            write_file(FileState(mark, "".join(AS_IT_IS.format(device=name) for name in wedged).encode()))
+            for name in wedged:
+                _must_run(note_as_up(name, mark))
+            os.unlink(mark)
     except BaseException as error:
         problems = [*undo_now(store), *_lost(ipv4, SETTLE_SECONDS)]
         if not isinstance(error, (DualStackError, OSError)):
@@ -106,7 +140,13 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         end = "; ".join(problems) or "everything was put back"
         raise DualStackError(f"{error}. {end}", **details) from error
     confirm_by = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(deadline))
-    return {**result, "confirm_by": confirm_by}
+    return {**result, "confirm_by": confirm_by, "warnings": [*warnings, *_silent(wanted)]}
+
+
+def _more(parts: Sequence[Wanted]) -> dict[str, object]:
+    """Return what the way back needs to find interfaces that are renamed, and IPv4 that somebody has taken away."""
+    names = {each.device for each in parts} | {address.device for each in parts for address in each.addresses}
+    return {"devices": {name: socket.if_nametoindex(name) for name in names}, "ipv4": _undo.save_ipv4()}
 
 
 def _reload(managed: Sequence[tuple[Wanted, Wanted]]) -> tuple[list[list[str]], list[str]]:
@@ -118,6 +158,12 @@ def _reload(managed: Sequence[tuple[Wanted, Wanted]]) -> tuple[list[list[str]], 
     if not managed:
         return [], []
     warnings = []
+    if not reload_keeps_ipv4():
+        devices = ", ".join(wanted.device for wanted, _owned in managed)
+        return [], [
+            f"systemd-networkd reads its new files for {devices} at its next start: before version 257, reading them "
+            "takes the interface's IPv4 address away for a moment. Until then it heeds router advertisements"
+        ]
     for wanted, owned in managed:
         found = strangers(wanted, owned)
         if found:
@@ -177,6 +223,28 @@ def _go(
         _wait(wanted, managed)
 
 
+def _silent(wanted: Sequence[Wanted]) -> list[str]:
+    """Return a warning for each next hop that does not answer neighbour discovery (RFC 4861 section 7.2)."""
+    hops = sorted({(address_text(route.via), route.device) for each in wanted for route in each.routes if route.via})
+    for via, device in hops:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker, contextlib.suppress(OSError):
+            # Anything that is sent has the kernel look for the router; it drops what comes to the port discard.
+            asker.sendto(b"", (via, 9, 0, socket.if_nametoindex(device)))
+    end = time.monotonic() + NEIGHBOUR_SECONDS
+    while True:
+        silent = [(via, device) for via, device in hops if not _is_neighbour(via, device)]
+        if not silent or time.monotonic() > end:
+            return [
+                f"the router {via} does not answer on {device}: IPv6 to other networks will not work until it does"
+                for via, device in silent
+            ]
+        time.sleep(_POLL)
+
+
+def _is_neighbour(via: str, device: str) -> bool:
+    return "lladdr" in run_command(["ip", "-6", "neighbour", "show", "to", via, "dev", device]).output
+
+
 def _must_run(command: Sequence[str]) -> None:
     done = run_command(command)
     if done.rc:
@@ -225,7 +293,7 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
     }
     if not check and (record or originals):
         ipv4 = {device: _ipv4(device) for device in devices}
-        revert(store, commands, reload)
+        revert(store, commands, reload, _more([owned for _nothing, owned in pairs]))
         problems = _lost(ipv4, SETTLE_SECONDS)
         if problems:
             raise DualStackError(f"IPv6 is as it was before, but {'; '.join(problems)}", problems=problems)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import inspect
 import json
 import os
@@ -32,6 +33,11 @@ ConditionPathExists={store}/pending.json
 Type=oneshot
 ExecStart={python} {store}/undo.py boot
 """
+
+
+# A revert is a matter of moments; systemd-networkd may take some.
+REVERT_SECONDS = 30
+INTERRUPTED = "was interrupted before its rollback could run"
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,20 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the timer and other runs out."""
+        """Keep the timer and other runs out; another run that does not come to its end is an error."""
         for directory in (os.path.dirname(self.path), self.path):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-        with _undo.locked(self.path):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_undo.locked(self.path))
+            except TimeoutError as error:
+                raise DualStackError(
+                    f"another run changes this host's {self.name} since {_clock(os.stat(self.file('lock')).st_mtime)} "
+                    f"({error}): wait for its end, or end it, then run again",
+                    rollback="pending",
+                ) from error
+            for left in glob.glob(os.path.join(glob.escape(self.path), ".dualstack-*")):
+                os.unlink(left)  # of a run that was killed
             yield
 
     def load(self, name: str) -> dict | None:
@@ -98,23 +114,23 @@ class Store:
 
 def leftover(store: Store) -> Leftover:
     """Return what an earlier run left."""
-    pending = store.load("pending.json")
-    if pending is not None:
-        if is_armed(store):
-            return Leftover(
-                "pending", f"a {store.name} change is waiting for its confirmation until {_clock(pending['deadline'])}"
-            )
-        return Leftover("fired", "an earlier run was interrupted before its rollback could run")
-    fired = store.load("fired.json")
+    pending, fired = store.load("pending.json"), store.load("fired.json")
+    if pending is not None and is_armed(store):
+        what = "is being taken back" if pending.get("reason") else "is waiting for its confirmation"
+        return Leftover("pending", f"a {store.name} change {what} until {_clock(pending['deadline'])}")
     if fired is None:
-        return Leftover("none")
+        return Leftover("none") if pending is None else Leftover("fired", f"an earlier run {INTERRUPTED}")
     problems = "".join(f"; {problem}" for problem in fired["problems"])
     return Leftover("fired", f"the last change was undone at {_clock(fired['time'])}: {fired['reason']}{problems}")
 
 
 def clear(store: Store) -> None:
     """Finish what an interrupted run left, and forget a rollback that has been reported."""
-    _undo.fire(store.path, "an earlier run was interrupted")
+    problems = _undo.fire(store.path, f"an earlier run {INTERRUPTED}")
+    if store.load("pending.json") is not None:
+        raise DualStackError(
+            f"the last change cannot be undone: {'; '.join(problems)}. Put that right and run again", rollback="fired"
+        )
     store.remove("fired.json")
 
 
@@ -125,6 +141,8 @@ def settle(store: Store, check: bool) -> Leftover:
         raise DualStackError(f"{left.text}: confirm it, or wait for its rollback", rollback="pending")
     if left.state == "fired" and not check:
         clear(store)
+    if not check and any(os.path.lexists(path) for path in store.guards):
+        disarm(store)  # a run was killed when its change was over
     return left
 
 
@@ -143,8 +161,12 @@ def confirmed(store: Store, check: bool) -> dict[str, object]:
     left = leftover(store)
     if left.state == "fired":
         raise DualStackError(f"there is nothing to confirm: {left.text}. Run state applied again", rollback="fired")
-    if left.state == "pending" and not check:
+    if left.state == "pending" and (store.load("pending.json") or {}).get("reason"):
+        raise DualStackError(f"there is nothing to confirm: {left.text}", rollback="pending")
+    if not check and left.state == "pending":
         confirm(store)
+    elif not check:
+        settle(store, check)
     return {"changed": left.state == "pending", "rollback": left.state}
 
 
@@ -157,22 +179,38 @@ def arm(
     changes: Sequence[tuple[FileState, FileState]],
     settings: Sequence[tuple[str, str]],
     owned: Mapping[str, object],
+    more: Mapping[str, object] | None = None,
 ) -> float:
-    """Prepare the way back and start the timer; return when it fires. OWNED becomes the record when confirmed."""
-    files = [packed(before) for before, _after in changes]
+    """Prepare the way back and start the timer; return when it fires. OWNED becomes the record when confirmed.
+
+    MORE is what else the way back needs, see ``_undo.carry_out``. With a ``reason`` in it there is nothing to confirm.
+    """
     deadline = time.time() + window
     pending = {
         "deadline": deadline,
         "window": window,
         "commands": commands,
         "reload": reload if changes else [],
-        "files": files,
+        "files": [packed(before) for before, _after in changes],
         "after": [packed(after) for _before, after in changes],
         "directories": _new_directories(after.path for _before, after in changes if after.content is not None),
         "settings": settings,
         "guard": store.guards,
         "owned": owned,
+        **(more or {}),
     }
+    try:
+        _prepare(store, pending)
+        problem = _start_timer(store, window)
+    except OSError as error:
+        problem = f"{error.filename or store.path}: {error.strerror}"
+    if problem:
+        disarm(store)
+        raise DualStackError(f"the rollback timer cannot be started, nothing was changed: {problem}")
+    return deadline
+
+
+def _prepare(store: Store, pending: Mapping[str, object]) -> None:
     write_file(FileState(store.file("undo.py"), inspect.getsource(_undo).encode(), 0o700))
     store.save("pending.json", pending)
     link, guard = store.guards
@@ -181,6 +219,10 @@ def arm(
     os.makedirs(os.path.dirname(link), exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.symlink(guard, link)
+
+
+def _start_timer(store: Store, window: int) -> str:
+    """Start the timer, whose clock is monotonic (systemd.timer(5), OnActiveSec), and return why it cannot be."""
     # A timer or service of an earlier run that failed would keep the name; nothing to reset is no error.
     run(["systemctl", "reset-failed", f"{store.unit}.timer", f"{store.unit}.service"])
     armed = run(
@@ -189,22 +231,22 @@ def arm(
             f"--unit={store.unit}",
             f"--on-active={window}",
             "--timer-property=AccuracySec=1s",
+            # Killed half way, it begins again.
+            "--property=Restart=on-abnormal",
             "--description=Undo the change that nobody confirmed",
             sys.executable,
             store.file("undo.py"),
         ]
     )
-    if armed.rc:
-        disarm(store)
-        raise DualStackError(f"the rollback timer cannot be started, nothing was changed: {armed.output}")
-    return deadline
+    return armed.output if armed.rc else ""
 
 
 def undo_now(store: Store) -> list[str]:
     """Undo the pending change at once and return what went wrong."""
     problems = _undo.fire(store.path, "the change failed")
-    store.remove("fired.json")
-    disarm(store)
+    if store.load("pending.json") is None:
+        store.remove("fired.json")
+        disarm(store)
     return problems
 
 
@@ -243,23 +285,34 @@ def disarm(store: Store) -> None:
     if is_armed(store):
         run(["systemctl", "stop", f"{store.unit}.timer"])
     for path in store.guards:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # the next run tries again
             os.unlink(path)
 
 
-def revert(store: Store, commands: Sequence[Sequence[str]], reload: Sequence[Sequence[str]]) -> None:
-    """Put back the originals and run COMMANDS; forget everything when that went well."""
+def revert(
+    store: Store,
+    commands: Sequence[Sequence[str]],
+    reload: Sequence[Sequence[str]],
+    more: Mapping[str, object] | None = None,
+) -> None:
+    """Put back the originals and run COMMANDS; forget everything when that went well.
+
+    Cut off half way, the host goes on by itself: the timer and the guard know no difference.
+    """
     record = store.load("record.json") or {}
     originals = [original for original, _ours in store.originals.load().values()]
-    problems = _undo.carry_out(
-        {
-            "commands": commands,
-            "reload": reload if originals else [],
-            "files": [packed(state) for state in originals],
-            "directories": record.get("directories", []),
-            "settings": list(record.get("settings", {}).items()),
-        }
+    back = {"reason": "the revert was cut off", "directories": record.get("directories", []), **(more or {})}
+    arm(
+        store,
+        REVERT_SECONDS,
+        commands=commands,
+        reload=reload,
+        changes=[(original, original) for original in originals],
+        settings=list(record.get("settings", {}).items()),
+        owned={},
+        more=back,
     )
+    problems = undo_now(store)
     if problems:
         raise DualStackError("the revert is not complete, run it again: " + "; ".join(problems), problems=problems)
     store.originals.forget()

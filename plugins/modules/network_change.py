@@ -15,11 +15,19 @@ description:
     meantime. It then adds addresses and routes with ip(8), waits for duplicate address detection (RFC 4862, 5.4),
     and writes the network manager's files last. V(confirmed), over a new connection, stops the timer.
   - Without a confirmation the host undoes exactly what was added and restores its files, byte for byte. A failure, such
-    as a duplicate address, is undone at once.
+    as a duplicate address, is undone at once. The time is measured by the host's monotonic clock. A run that hangs when
+    it is over is ended. A file that cannot be restored, as on a file system that has become read-only, is tried again
+    by the next run and by the next boot. V(reverted) that is cut off is finished by the host in the same way.
   - IPv4 addresses and routes are looked at, never changed; no interface is taken down and no network service restarted.
+    Only if the host has lost all its IPv4 addresses or every IPv4 default route in the meantime, whoever took them, the
+    undoing gives them back as they were before the change.
   - For ifupdown the interface gets its own file in F(/etc/network/dualstack.d), read by one line at the end of
     F(/etc/network/interfaces). There a stanza that fails at boot cannot keep IPv4 from coming up.
-  - For systemd-networkd, also below netplan, the interface's F(.network) file gets a drop-in.
+    An interface whose C(ifup) failed, as with a duplicate address, is known to ifupdown as not configured, though IPv4
+    works. V(applied) says so and has ifupdown note it as configured; nothing else is touched.
+  - For systemd-networkd, also below netplan, the interface's F(.network) file gets a drop-in. Before version 257 it is
+    not told to read it, which would take the interface's IPv4 addresses away for a moment; a warning says so.
+  - A router that does not answer neighbour discovery (RFC 4861) is a warning.
 attributes:
   check_mode:
     description: Reports what would change and changes nothing; a rollback that has fired is reported, not cleared.

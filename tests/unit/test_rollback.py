@@ -2,18 +2,22 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 from module_utils import _rollback, _undo
+from module_utils._command import Outcome
+from module_utils._errors import DualStackError
 from module_utils._files import FileState, packed, read_file, write_file
 from module_utils._rollback import Store
 
 
 @pytest.fixture
-def store(tmp_path):
-    """A store whose guard unit stays in the test's directory and whose timer is never there."""
+def store(tmp_path, monkeypatch):
+    """A store whose guard unit stays in the test's directory and whose timer is never there; no systemd is asked."""
+    monkeypatch.setattr(_rollback, "run", lambda command: Outcome(0, ""))
     made = Store(str(tmp_path / "lib" / "dualstack" / "network"), "dualstack-rollback-of-a-unit-test", str(tmp_path))
     with made.locked():
         pass
@@ -159,3 +163,60 @@ def test_a_setting_goes_back_to_the_hosts_own_value(store, tmp_path):
     _rollback.own(store, {}, settings=[(str(setting), "0")])
     _rollback.revert(store, [], [])
     assert setting.read_text() == "1"
+
+
+def test_what_cannot_be_put_back_stays_pending(store, pending, tmp_path):
+    os.rename(tmp_path / "own.d", tmp_path / "elsewhere")
+    (tmp_path / "own.d").mkdir()
+    (tmp_path / "own.d" / "eth0").mkdir()  # a file that cannot be removed, whoever asks
+    assert any("own.d/eth0" in problem for problem in _undo.fire(store.path, "because"))
+    assert store.load("pending.json") is not None
+    assert "own.d/eth0" in _rollback.leftover(store).text
+    with pytest.raises(DualStackError, match=r"cannot be undone: .*own\.d/eth0"):
+        _rollback.settle(store, False)
+    (tmp_path / "own.d" / "eth0").rmdir()
+    assert _rollback.settle(store, False).state == "fired"
+    assert (store.load("pending.json"), _rollback.leftover(store).state) == (None, "none")
+
+
+def test_temporary_files_of_a_killed_run_go_and_those_of_others_stay(store, pending, tmp_path):
+    left, other = tmp_path / ".dualstack-interfaces-abc", tmp_path / ".dualstack-resolv.conf-abc"
+    for path in (left, other):
+        path.write_text("half")
+    _undo.fire(store.path, "because")
+    assert (left.exists(), other.exists()) == (False, True)
+
+
+def hold(store):
+    """Return a process that holds the store's lock and hangs."""
+    script = f"from module_utils import _undo\nwith _undo.locked({store.path!r}): print(flush=True); input()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    process.stdout.readline()
+    return process
+
+
+def test_the_timer_ends_a_run_that_hangs(store):
+    with hold(store) as process, _undo.locked(store.path, 0.1, insist=True):
+        assert process.wait(5) == -signal.SIGKILL
+
+
+def test_a_run_that_finds_another_names_it(store, monkeypatch):
+    locked = _undo.locked
+    monkeypatch.setattr(_undo, "locked", lambda path: locked(path, 0.1))
+    with hold(store) as process:
+        with pytest.raises(DualStackError, match=rf"since 20..-.*process {process.pid} holds .*lock.*run again"):
+            store.locked().__enter__()
+        process.communicate(b"\n")
+    assert process.returncode == 0
+    with store.locked():
+        pass
+
+
+def test_a_revert_cannot_be_confirmed(store, monkeypatch):
+    store.save("pending.json", {"deadline": 0, "reason": "the revert was cut off"})
+    monkeypatch.setattr(_rollback, "is_armed", lambda store: True)
+    with pytest.raises(DualStackError, match="nothing to confirm: a network change is being taken back"):
+        _rollback.confirmed(store, False)
