@@ -1,5 +1,6 @@
 """Hosts that the tests break: all daemons of the lab's image in their legacy state, and the roles' own arguments."""
 
+import contextlib
 import copy
 import io
 import json
@@ -15,6 +16,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "lab"))
 
 import lab
+from network_host import NETWORKS, each, network_host
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -165,13 +167,26 @@ TABLE = {}
 def survived():
     """Count faults that a service survived, for the table at the end."""
 
-    def count(service, fault, number=1):
-        TABLE[service.role, fault] = TABLE.get((service.role, fault), 0) + number
+    def count(service, fault, number=1, injected=0):
+        before = TABLE.get((service.role, fault), (0, 0))
+        TABLE[service.role, fault] = before[0] + (injected or number), before[1] + number
 
     return count
 
 
 def pytest_terminal_summary(terminalreporter):
-    for (role, fault), number in sorted(TABLE.items()):
-        terminalreporter.write_line(f"{role:<10} {fault:<36} survived {number}")
-    terminalreporter.write_line(f"{sum(TABLE.values())} faults survived")
+    for (role, fault), (injected, number) in sorted(TABLE.items()):
+        terminalreporter.write_line(f"{role:<18} {fault:<44} injected {injected:>3} survived {number:>3}")
+    injected, number = (sum(column) for column in zip((0, 0), *TABLE.values()))
+    terminalreporter.write_line(f"{injected} faults injected, {number} survived")
+
+
+@pytest.fixture(scope="session")
+def network_hosts():
+    """A host of each release and of each network manager, whose network can be broken."""
+    with contextlib.ExitStack() as stack:
+        made = each(NETWORKS, lambda words: stack.enter_context(network_host(*words)))
+        hosts = [host for _words, host in made]
+        for host, steps in each(hosts, lambda host: host.agent("references")):
+            host.steps = steps
+        yield hosts
