@@ -7,17 +7,17 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from . import _packet_filter_iptables, _packet_filter_nft, _rtnetlink
+from . import _rtnetlink
 from ._command import run as run_command
 from ._errors import DualStackError, InputError
 from ._files import STORE, FileState, read_file, write_file
-from ._packet_filter import ACCEPT, Packet, Table, ask, named_devices, ports, protocols
+from ._packet_filter import ACCEPT, Network, Packet, Table, ask, named_devices, ports, protocols
+from ._packet_filter_host import NFT, gather, makers, unguarded
 from ._rollback import Leftover, Store, arm, confirmed, leftover, refuse_edited, revert, settle, undo_now
 
-NFT = "/usr/sbin/nft"
 RULES = "/etc/dualstack/firewall.nft"
 UNIT = "/etc/systemd/system/dualstack-firewall.service"
 WANTS = "/etc/systemd/system/sysinit.target.d/dualstack-firewall.conf"
@@ -59,6 +59,11 @@ ExecReload={NFT} -f {RULES}
 Ranges = tuple[tuple[int, int], ...]
 Twin = tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]
 EVERY_PORT: Ranges = ((0, 65535),)
+UNFILTERED = "IPv4 has no packet filter, so IPv6 gets none: whatever listens can be reached over both"
+UNGUARDED = (
+    "this host forwards IPv6, and its filter for IPv4 drops forwarded packets while none for IPv6 does: what lies "
+    "behind this host is more open over IPv6. Add rules for the hook forward to the host's own filter"
+)
 
 
 @dataclass(frozen=True)
@@ -101,37 +106,52 @@ class Policy:
         return self.rest and whole and same and not self.closed
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be let in, device by device, and the TABLE that sees to it; empty where none is needed."""
+
+    policies: tuple[Policy, ...]
+    table: str = ""
+    own_rules: bool = False
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 def derive(
     tables: Sequence[Table],
-    device: str,
-    own: Sequence[str] = (),
-    twins: Sequence[Twin] = (),
+    packet: Packet,
+    sources: Sequence[tuple[Network | None, str]] = ((None, ""),),
+    alike: Sequence[Table] = (),
 ) -> Policy:
-    """Return what TABLES let in on DEVICE for strangers, and for each IPv4 network of TWINS its IPv6 twins."""
-    notes: dict[str, None] = {}
-    addresses = tuple(ipaddress.IPv4Address(address) for address in own)
-    spans, named = ports(tables), protocols(tables)
+    """Return what TABLES let in of packets such as PACKET, from each of SOURCES, which has a name in the policy.
 
-    def opened(protocol: int, source: ipaddress.IPv4Network | None) -> Ranges:
+    Ports and protocols that ALIKE tell apart are told apart, too.
+    """
+    notes: dict[str, None] = {}
+    both = (*tables, *alike)
+    spans, named = ports(both), protocols(both)
+
+    def opened(protocol: int, source: Network | None) -> Ranges:
         let_in = []
         for low, high in spans:
-            answer = ask(tables, Packet(protocol, low, device, source, addresses))
-            notes.update(dict.fromkeys(answer.doubts))
+            answer = ask(tables, replace(packet, protocol=protocol, port=low, source=source))
+            notes.update({f"cannot be read to the end, so it opens nothing: {text}": None for text in answer.doubts})
+            notes.update({f"its limit of the rate is not carried over: {text}": None for text in answer.limits})
             if answer.verdict == ACCEPT:
                 let_in.append((low, high))
         return _merged(let_in)
 
-    def lets(protocol: int, source: ipaddress.IPv4Network | None) -> bool:
-        return ask(tables, Packet(protocol, None, device, source, addresses)).verdict == ACCEPT
+    def lets(protocol: int, source: Network | None) -> bool:
+        return ask(tables, replace(packet, protocol=protocol, source=source)).verdict == ACCEPT
 
     openings = [
         Opening(
-            str(twin or ""),
+            name,
             opened(TCP, source),
             opened(UDP, source),
             tuple(protocol for protocol in named if lets(protocol, source)),
         )
-        for source, twin in [(None, None), *sorted(twins)]
+        for source, name in sources
     ]
     closed = tuple(protocol for protocol in named if protocol not in openings[0].others)
     return Policy("", tuple(openings), lets(UNNAMED, None), closed, tuple(notes))
@@ -225,35 +245,6 @@ def _range(low: int, high: int) -> str:
 # --- the host ---------------------------------------------------------------------------------------------------------
 
 
-def gather() -> list[Table]:
-    """Return the packet filters that IPv4 passes on its way into this host, by whatever program they were made."""
-    listed = run_command([NFT, "-j", "list", "ruleset"])
-    if listed.rc == 127:
-        text, hidden = "", set()
-    elif listed.rc:
-        raise DualStackError(f"nft -j list ruleset: {listed.output}; without it nobody can say what IPv4 lets in")
-    else:
-        text = listed.output[listed.output.index("{") :]
-        hidden = _packet_filter_nft.opaque(text)
-    tables = [table for table in _packet_filter_nft.tables(text) if table.name not in hidden]
-    for program in ("iptables-nft-save", "iptables-legacy-save"):
-        if program == "iptables-nft-save" and not hidden:
-            continue
-        saved = run_command([program])
-        if saved.rc == 127 and program == "iptables-nft-save":
-            raise DualStackError(
-                f"{', '.join(sorted(hidden))}: made by iptables, and iptables-nft-save is not installed to read it; "
-                "install the package iptables"
-            )
-        if not saved.rc:
-            tables += [
-                table
-                for table in _packet_filter_iptables.tables(saved.output, program.removesuffix("-save"))
-                if f"ip {table.name.split()[-1]}" in hidden or program == "iptables-legacy-save"
-            ]
-    return tables
-
-
 def run(request: Request, check: bool = False, store: Store | None = None) -> dict[str, object]:
     """Carry REQUEST out (with CHECK: only say what would happen) and return the module's result."""
     store = store or Store(os.path.join(STORE, "firewall"), "dualstack-rollback-firewall")
@@ -264,10 +255,10 @@ def run(request: Request, check: bool = False, store: Store | None = None) -> di
 
 
 def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
-    twins = _check(request)
+    _check(request)
     left = settle(store, check)
-    policies = _policies(request, twins)
-    text = _text(policies)
+    planned = plan(request)
+    text = planned.table
     if text and not os.path.exists(NFT):
         raise DualStackError(f"{NFT} is missing: install the package nftables; its service need not be enabled")
     wanted = {RULES: text, UNIT: _UNIT_TEXT, WANTS: _WANTS_TEXT, AFTER_FLUSH: _AFTER_FLUSH_TEXT}
@@ -278,10 +269,9 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     changes = [(was, after) for was, after in pairs if was.content != after.content]
     live, record = _listing(), store.load("record.json") or {}
     stale = live != record.get("owned", {}).get("listing", "")
-    result = _result(policies, text, left, changes)
+    result = _result(planned, left, changes)
     result["changed"] = bool(changes) or stale
-    if not text and request.policy == "parity":
-        result["warnings"] = ["IPv4 has no packet filter, so IPv6 gets none: whatever listens can be reached over both"]
+    result["warnings"] = [*planned.warnings, *planned.notes]
     if check or not result["changed"]:
         return result
     if text:
@@ -319,11 +309,6 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     return result
 
 
-def _text(policies: Sequence[Policy]) -> str:
-    """Return the table for POLICIES, empty where everything is let in."""
-    return "" if all(policy.open for policy in policies) else render(policies)
-
-
 def _check(request: Request) -> list[Twin]:
     """Return the twins of REQUEST, or all that is wrong with it."""
     problems: list[str] = []
@@ -352,22 +337,64 @@ def _check(request: Request) -> list[Twin]:
     return twins
 
 
-def _policies(request: Request, twins: Sequence[Twin]) -> list[Policy]:
-    """Return what is to be let in over IPv6: on each device that rules treat differently, then on all others."""
+def plan(request: Request) -> Plan:
+    """Return what REQUEST asks for on this host."""
+    twins = _check(request)
     if request.policy == "none":
-        return [Policy("", (Opening("", EVERY_PORT, EVERY_PORT),), True)]
+        return Plan((Policy("", (Opening("", EVERY_PORT, EVERY_PORT),), True),))
     if request.policy == "deny":
-        return [_with_accepted(Policy(), request)]
-    tables = gather()
-    device = request.device or _default_device()
-    rest = derive(tables, device, _own(device), twins)
-    others = [
-        replace(derive(tables, name, _own(name), twins), device=name)
-        for name in sorted(named_devices(tables, (name for _index, name in socket.if_nameindex())) - {device, "lo"})
-    ]
-    different = [each for each in others if replace(each, device="", notes=rest.notes) != rest]
+        policy = _with_accepted(Policy(), request)
+        return Plan((policy,), render([policy]))
+    pairs = list(_compared(request, twins))
+    rest = pairs[-1][0]
+    policies = (*(wanted for wanted, _own in pairs[:-1] if replace(wanted, device="", notes=rest.notes) != rest), rest)
+    notes = dict.fromkeys(note for policy in policies for note in policy.notes)
+    notes.update(dict.fromkeys(note for wanted, own in pairs for note in _kept_out(wanted, own)))
+    warnings = (UNGUARDED,) if unguarded() else ()
+    if all(policy.open for policy in policies):
+        return Plan(policies, notes=tuple(notes), warnings=(UNFILTERED, *warnings))
+    if not any(_wider(own, wanted) for wanted, own in pairs):
+        return Plan(policies, own_rules=True, notes=tuple(notes), warnings=warnings)
+    return Plan(policies, render(policies), notes=tuple(notes), warnings=warnings)
+
+
+def _compared(request: Request, twins: Sequence[Twin]) -> Iterator[tuple[Policy, Policy]]:
+    """Yield for each device that rules treat differently, then for all others: (what may come in over IPv6, what the
+    host's own rules for IPv6 let in)."""
+    four, six = gather(4), gather(6)
     strays = strays_of(run_command(["ss", "-Hltn"]).output)
-    return [_with_accepted(_without(strays, policy), request) for policy in [*different, rest]]
+    names = (name for _index, name in socket.if_nameindex())
+    device = request.device or _default_device()
+    friends = sorted(twins)
+    known = tuple(new for _old, new in friends)
+    for name in [*sorted(named_devices([*four, *six], names) - {device, "lo"}), device]:
+        own = tuple(map(ipaddress.IPv4Address, _own(name)))
+        packet = Packet(device=name, own=own)
+        sources = [(None, ""), *((old, str(new)) for old, new in friends)]
+        wanted = _with_accepted(_without(strays, derive(four, packet, sources, six)), request)
+        packet = Packet(device=name, own=None, known=known, generous=True)
+        found = derive(six, packet, [(None, ""), *((new, str(new)) for new in known)], four)
+        yield replace(wanted, device="" if name == device else name), found
+
+
+def _wider(own: Policy, wanted: Policy) -> bool:
+    """Whether OWN lets anything in that WANTED does not."""
+    more = (_less(one, other) for one, other in zip(own.openings, wanted.openings))
+    return (own.rest and not wanted.rest) or any(each != Opening() for each in more)
+
+
+def _kept_out(wanted: Policy, own: Policy) -> Iterator[str]:
+    """Yield sentences on what the host's OWN rules for IPv6 do not let in, although WANTED has it."""
+    where = f" on {wanted.device}" if wanted.device else ""
+    for one, other in zip(wanted.openings, own.openings):
+        missing = _less(one, other)
+        for name, ranges in (("TCP", missing.tcp), ("UDP", missing.udp)):
+            if ranges:
+                spans = ", ".join(_range(*span) for span in ranges)
+                yield (
+                    f"the host's own rules for IPv6 keep out {name} {spans} from {one.source or 'everybody'}{where}; "
+                    "where that is not meant, open it there"
+                )
 
 
 def _with_accepted(policy: Policy, request: Request) -> Policy:
@@ -450,14 +477,13 @@ def _must_run(command: Sequence[str]) -> None:
         raise DualStackError(f"{' '.join(command)}: {done.output}")
 
 
-def _result(
-    policies: Sequence[Policy], text: str, left: Leftover, changes: Sequence[tuple[FileState, FileState]]
-) -> dict[str, object]:
+def _result(planned: Plan, left: Leftover, changes: Sequence[tuple[FileState, FileState]]) -> dict[str, object]:
     return {
         "changed": False,
         "rollback": left.state,
         "rollback_detail": left.text,
-        "filtered": bool(text),
+        "filtered": bool(planned.table),
+        "own_rules": planned.own_rules,
         "openings": [
             {
                 "device": policy.device,
@@ -466,10 +492,11 @@ def _result(
                 "udp": [_range(*span) for span in each.udp],
                 "protocols": list(each.others),
             }
-            for policy in policies
+            for policy in planned.policies
             for each in policy.openings
         ],
-        "notes": list(dict.fromkeys(note for policy in policies for note in policy.notes)),
+        "notes": list(planned.notes),
+        "makers": makers(),
         "files": [after.path for _was, after in changes],
         "diff": [
             {
@@ -501,8 +528,7 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
 
 
 def _gather(request: Request, store: Store, _dry: bool) -> dict[str, object]:
-    policies = _policies(request, _check(request))
-    return _result(policies, _text(policies), leftover(store), [])
+    return _result(plan(request), leftover(store), [])
 
 
 _ACTIONS = {"applied": _apply, "confirmed": _confirm, "reverted": _revert, "gathered": _gather}

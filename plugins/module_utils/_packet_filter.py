@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host's IPv4 packet filter lets in, asked packet by packet.
+"""What a host's packet filter lets in, asked packet by packet.
 
 The rules of nftables and of iptables become one form, in which a question has three answers: a rule matches, does not,
-or perhaps.
+or perhaps. IPv4 is asked cautiously: what is not certain to come in does not. IPv6 is asked generously: what may come
+in does. So a mistake can only close.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import fnmatch
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 ACCEPT, DROP = "accept", "drop"
 YES, NO, PERHAPS = "yes", "no", "perhaps"
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "vrrp": 112, "sctp": 132}
 PROTOCOLS.update({"ipv6-icmp": 58, "icmpv6": 58, "udplite": 136, "dccp": 33, "igmp": 2, "ipip": 4, "all": 0})
 HOOKS = ("prerouting", "input")
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
 @dataclass(frozen=True)
@@ -50,64 +53,82 @@ class Table:
 
 @dataclass(frozen=True)
 class Packet:
-    """The first packet of a connection that comes in. Without SOURCE it is a stranger's, whom no rule names."""
+    """The first packet of a connection that comes in. Without SOURCE it is a stranger's, whom no rule names.
 
-    protocol: int
+    OWN are the host's addresses; None means that nobody knows them yet. KNOWN networks are no stranger's.
+    """
+
+    protocol: int = 0
     port: int | None = None
     device: str = ""
-    source: ipaddress.IPv4Network | None = None
-    own: tuple[ipaddress.IPv4Address, ...] = ()
+    source: Network | None = None
+    own: tuple[Address, ...] | None = ()
+    known: tuple[Network, ...] = ()
+    generous: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What becomes of the packet, and the rules that were not understood on the way."""
+    """What becomes of the packet, and the rules on the way that were not understood, or that limit the rate."""
 
     verdict: str
     doubts: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
 
 def ask(tables: Sequence[Table], packet: Packet) -> Answer:
     """Return what TABLES do with PACKET: one drop is final, an accept is not."""
-    doubts: tuple[str, ...] = ()
+    seen = _Seen()
     for table in tables:
         for chain, policy in table.bases:
-            answer = _walk(table, chain, packet)
-            doubts += answer.doubts if answer else ()
-            if (answer.verdict if answer and answer.verdict else policy) == DROP:
-                return Answer(DROP, doubts)
-    return Answer(ACCEPT, doubts)
+            if (_walk(table, chain, packet, seen) or policy) == DROP:
+                return seen.answer(DROP)
+    return seen.answer(ACCEPT)
 
 
-def _walk(table: Table, chain: str, packet: Packet, depth: int = 0) -> Answer:
+@dataclass
+class _Seen:
+    """The texts of the rules that a walk has to tell of."""
+
+    doubts: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+
+    def answer(self, verdict: str) -> Answer:
+        return Answer(verdict, tuple(self.doubts), tuple(self.limits))
+
+
+def _walk(table: Table, chain: str, packet: Packet, seen: _Seen, depth: int = 0) -> str:
     """Return the verdict of CHAIN, empty when it returns."""
-    doubts: tuple[str, ...] = ()
+    # The verdict that counts where a rule matches perhaps; the other one does not.
+    counts = ACCEPT if packet.generous else DROP
     left = False
     for rule in table.chains.get(chain, []) if depth < 32 else []:
-        met = _meets(rule, packet)
-        if met == NO or not rule.action:
+        thinned = tuple(match for match in rule.matches if match.kind != "rate")
+        if not rule.action or _meets(thinned, packet) == NO:
             continue
+        met = _meets(rule.matches, packet)
         if rule.action == "return":
             if met == YES:
-                return Answer("", doubts)
-            doubts += (rule.text,)
-            left = True
+                return ""
+            seen.doubts += [rule.text] if met == PERHAPS else []
+            left = left or met == PERHAPS
             continue
-        inner = _walk(table, rule.target, packet, depth + 1) if rule.target else Answer(rule.action)
-        doubts += inner.doubts
-        if met == PERHAPS or (left and inner.verdict == ACCEPT):
-            doubts += (rule.text,) if inner.verdict else ()
-            # What may be dropped counts as dropped, what may be accepted does not count.
-            if inner.verdict == DROP:
-                return Answer(DROP, doubts)
+        verdict = _walk(table, rule.target, packet, seen, depth + 1) if rule.target else rule.action
+        seen.limits += [rule.text] if verdict and thinned != rule.matches else []
+        if met == NO:
             continue
-        if inner.verdict or rule.action == "goto":
-            return Answer(inner.verdict, doubts)
-    return Answer("", doubts)
+        if met == PERHAPS or (left and verdict not in ("", counts)):
+            seen.doubts += [rule.text] if verdict else []
+            if verdict == counts:
+                return verdict
+            continue
+        if verdict or rule.action == "goto":
+            return verdict
+    return ""
 
 
-def _meets(rule: Rule, packet: Packet) -> str:
-    answers = {_meets_one(match, packet) for match in rule.matches}
+def _meets(matches: Sequence[Match], packet: Packet) -> str:
+    answers = {_meets_one(match, packet) for match in matches}
     return NO if NO in answers else PERHAPS if PERHAPS in answers else YES
 
 
@@ -141,17 +162,25 @@ def _device(values: Sequence[str], packet: Packet) -> str:
     return says(any(fnmatch.fnmatchcase(packet.device, value) for value in values))
 
 
-def _source(values: Sequence[ipaddress.IPv4Network], packet: Packet) -> str:
+def _source(values: Sequence[Network], packet: Packet) -> str:
     if any(not value.prefixlen for value in values):
         return YES
     if packet.source is None:
-        return NO
-    if any(packet.source.subnet_of(value) for value in values):
+        # Whether a stranger is among them is not known; those whom we know, and neighbours without an address, are not.
+        named = [value for value in values if not value.is_link_local and not _in_one_of(value, packet.known)]
+        return PERHAPS if packet.generous and named else NO
+    if _in_one_of(packet.source, values):
         return YES
-    return PERHAPS if any(packet.source.overlaps(value) for value in values) else NO
+    return PERHAPS if any(_in_one_of(value, [packet.source]) for value in values) else NO
 
 
-def _destination(values: Sequence[ipaddress.IPv4Network], packet: Packet) -> str:
+def _in_one_of(inner: Network, outer: Iterable[Network]) -> bool:
+    return any(inner.prefixlen >= value.prefixlen and inner.network_address in value for value in outer)
+
+
+def _destination(values: Sequence[Network], packet: Packet) -> str:
+    if packet.own is None:
+        return PERHAPS if any(not value.is_link_local and not value.is_multicast for value in values) else NO
     inside = [any(address in value for value in values) for address in packet.own]
     return YES if inside and all(inside) else PERHAPS if any(inside) else NO
 
@@ -207,3 +236,19 @@ def _values(tables: Iterable[Table], kind: str) -> Iterator[Any]:
                 for match in rule.matches:
                     if match.kind == kind:
                         yield from match.values
+
+
+def restricts(tables: Iterable[Table]) -> bool:
+    """Whether TABLES drop anything at all."""
+    return any(
+        policy == DROP or any(rule.action == DROP for rule in _reachable(table, chain))
+        for table in tables
+        for chain, policy in table.bases
+    )
+
+
+def _reachable(table: Table, chain: str, depth: int = 0) -> Iterator[Rule]:
+    for rule in table.chains.get(chain, []) if depth < 32 else []:
+        yield rule
+        if rule.target:
+            yield from _reachable(table, rule.target, depth + 1)

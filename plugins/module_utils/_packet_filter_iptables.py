@@ -8,14 +8,14 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 
-from ._packet_filter import ACCEPT, DROP, HOOKS, PROTOCOLS, Match, Rule, Table, says
+from ._packet_filter import ACCEPT, DROP, HOOKS, PROTOCOLS, Match, Network, Rule, Table, says
 
 # They thin out what they match; who is let in stays the same.
 RATES = ("limit", "recent", "hashlimit", "connlimit", "quota")
 
 
-def tables(text: str, source: str = "iptables") -> list[Table]:
-    """Return the tables of IPv4 that ``iptables-save`` printed."""
+def tables(text: str, source: str = "iptables", hooks: Sequence[str] = HOOKS) -> list[Table]:
+    """Return the tables that ``iptables-save`` or ``ip6tables-save`` printed, as far as packets pass HOOKS in them."""
     found: list[Table] = []
     for line in text.splitlines():
         if line.startswith("*"):
@@ -23,7 +23,7 @@ def tables(text: str, source: str = "iptables") -> list[Table]:
         elif line.startswith(":") and found:
             name, policy = line[1:].split()[:2]
             found[-1].chains[name] = []
-            if name.lower() in HOOKS and found[-1].name != f"{source} nat":
+            if name.lower() in hooks and found[-1].name != f"{source} nat":
                 found[-1].bases.append((name, DROP if policy == "DROP" else ACCEPT))
         elif line.startswith("-A") and found:
             words = shlex.split(line)
@@ -69,7 +69,7 @@ def _matches(word: str, values: Sequence[str], negated: bool, modules: Sequence[
             return [Match(read[0], tuple(read[1](values)), negated)]
         except ValueError:
             return [Match("unknown")]
-    if word in ("--comment", "--icmp-type"):
+    if word in ("--comment", "--icmp-type", "--icmpv6-type"):
         return []
     if modules and modules[-1] in RATES:
         # `--set` only remembers; the others are for who comes again.
@@ -86,8 +86,8 @@ def _port(values: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(_span(item) for item in values[0].split(","))
 
 
-def _network(values: Sequence[str]) -> tuple[ipaddress.IPv4Network, ...]:
-    return tuple(ipaddress.IPv4Network(item, strict=False) for item in values[0].split(","))
+def _network(values: Sequence[str]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item, strict=False) for item in values[0].split(","))
 
 
 def _device(values: Sequence[str]) -> tuple[str, ...]:

@@ -8,17 +8,19 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ._packet_filter import ACCEPT, DROP, HOOKS, NO, PROTOCOLS, Match, Rule, Table, says
+from ._packet_filter import ACCEPT, DROP, HOOKS, NO, PROTOCOLS, Match, Network, Rule, Table, says
 
 OWN_TABLE = ("inet", "dualstack")
+FAMILIES = {4: "ip", 6: "ip6"}
 UNKNOWN = Match("unknown")
 _SERVICES = {"ssh": 22, "smtp": 25, "domain": 53, "http": 80, "https": 443}
+_HEADERS = ("tcp", "udp", "icmp", "icmpv6", "sctp")
 _STRANGE = ("queue", "xt", "tproxy", "synproxy")
 _VERDICTS = {"accept": ACCEPT, "drop": DROP, "reject": DROP, "return": "return", "jump": "jump", "goto": "goto"}
 
 
-def tables(text: str) -> list[Table]:
-    """Return the tables that IPv4 packets pass on their way in, ours left out."""
+def tables(text: str, version: int = 4, hooks: Sequence[str] = HOOKS) -> list[Table]:
+    """Return the tables in which packets of IP VERSION pass HOOKS, ours left out."""
     items = _items(text)
     sets = {
         (body["family"], body["table"], body["name"]): body.get("elem", [])
@@ -29,7 +31,7 @@ def tables(text: str) -> list[Table]:
     found: dict[tuple[str, str], Table] = {}
     for item in items:
         kind, body = next(iter(item.items()))
-        if kind not in ("table", "chain", "rule") or body["family"] not in ("ip", "inet"):
+        if kind not in ("table", "chain", "rule") or body["family"] not in (FAMILIES[version], "inet"):
             continue
         key = (body["family"], body["name"] if kind == "table" else body["table"])
         if key == OWN_TABLE:
@@ -37,18 +39,21 @@ def tables(text: str) -> list[Table]:
         table = found.setdefault(key, Table(" ".join(key)))
         if kind == "chain":
             table.chains[body["name"]] = []
-            if body.get("hook") in HOOKS and body.get("type") == "filter":
+            if body.get("hook") in hooks and body.get("type") == "filter":
                 table.bases.append((body["name"], body.get("policy", ACCEPT)))
         elif kind == "rule":
-            table.chains[body["chain"]] += _rules(body, _Sets(key, sets))
+            table.chains[body["chain"]] += _rules(body, _Sets(key, sets, version))
     return [table for table in found.values() if table.bases]
 
 
-def opaque(text: str) -> set[str]:
-    """Return the tables of IPv4 in which nft shows extensions of iptables instead of their meaning."""
+def opaque(text: str, version: int = 4) -> set[str]:
+    """Return the tables of IP VERSION in which nft shows extensions of iptables instead of their meaning."""
     rules = [item["rule"] for item in _items(text) if "rule" in item]
+    family = FAMILIES[version]
     return {
-        f"ip {rule['table']}" for rule in rules if rule["family"] == "ip" and any("xt" in part for part in rule["expr"])
+        f"{family} {rule['table']}"
+        for rule in rules
+        if rule["family"] == family and any("xt" in part for part in rule["expr"])
     }
 
 
@@ -57,10 +62,10 @@ def _items(text: str) -> list[dict[str, Any]]:
 
 
 class _Sets:
-    """The named sets of one table."""
+    """The named sets of one table, and how its fields are read for packets of IP VERSION."""
 
-    def __init__(self, key: tuple[str, str], sets: Mapping[tuple[str, str, str], Any]) -> None:
-        self.key, self.sets = key, sets
+    def __init__(self, key: tuple[str, str], sets: Mapping[tuple[str, str, str], Any], version: int) -> None:
+        self.key, self.sets, self.readers = key, sets, _READERS[version]
 
     def values(self, right: Any) -> Iterator[Any]:
         """Return the single values that RIGHT, a value, a set or the name of a set, stands for."""
@@ -120,14 +125,14 @@ def _matches(body: Mapping[str, Any], sets: _Sets) -> list[Match]:
     base, name = inner.get("protocol", kind), inner.get("field") or inner.get("key")
     values = list(sets.values(body["right"]))
     negated = body["op"] == "!="
-    first = [Match("protocol", (PROTOCOLS[base],))] if base in ("tcp", "udp", "icmp", "sctp") else []
+    first = [Match("protocol", (PROTOCOLS[base],))] if base in _HEADERS else []
     if (base, name) == ("tcp", "flags"):
         return [*first, Match("flags", tuple(_flags(body["op"], values, mask)), negated)]
-    if base == "icmp":
+    if base in ("icmp", "icmpv6"):
         return first
     if mask is not None:
         return [UNKNOWN]
-    read = _READERS.get((base, name))
+    read = sets.readers.get((base, name))
     if not read:
         return [*first, UNKNOWN]
     sort, found = read[0], [each for value in values for each in read[1](value)]
@@ -161,14 +166,14 @@ def _port(value: Any) -> list[tuple[int, int] | None]:
     return [(number, number) if isinstance(number, int) else None]
 
 
-def _networks(value: Any) -> list[ipaddress.IPv4Network | None]:
+def _networks(value: Any) -> list[Network | None]:
     try:
         if isinstance(value, dict) and "prefix" in value:
-            return [ipaddress.IPv4Network(f"{value['prefix']['addr']}/{value['prefix']['len']}", strict=False)]
+            return [ipaddress.ip_network(f"{value['prefix']['addr']}/{value['prefix']['len']}", strict=False)]
         if isinstance(value, dict) and "range" in value:
-            first, last = (ipaddress.IPv4Address(end) for end in value["range"])
+            first, last = (ipaddress.ip_address(end) for end in value["range"])
             return list(ipaddress.summarize_address_range(first, last))
-        return [ipaddress.IPv4Network(value)]
+        return [ipaddress.ip_network(value)]
     except (ValueError, TypeError):
         return [None]
 
@@ -181,24 +186,44 @@ def _is_ipv4(value: Any) -> list[str]:
     return [says(value in ("ipv4", "ip"))]
 
 
+def _is_ipv6(value: Any) -> list[str]:
+    return [says(value in ("ipv6", "ip6"))]
+
+
 def _never(_value: Any) -> list[str]:
     return [NO]
 
 
-_READERS: dict[tuple[Any, Any], tuple[str, Callable[[Any], Sequence[Any]]]] = {
+_Readers = dict[tuple[Any, Any], tuple[str, Callable[[Any], Sequence[Any]]]]
+_BOTH: _Readers = {
     ("meta", "l4proto"): ("protocol", _protocol),
-    ("ip", "protocol"): ("protocol", _protocol),
     ("tcp", "dport"): ("port", _port),
     ("udp", "dport"): ("port", _port),
     ("sctp", "dport"): ("port", _port),
     ("th", "dport"): ("port", _port),
     ("meta", "iifname"): ("device", _word),
     ("meta", "iif"): ("device", _word),
-    ("ip", "saddr"): ("source", _networks),
-    ("ip", "daddr"): ("destination", _networks),
     ("ct", "state"): ("state", _word),
-    ("meta", "nfproto"): ("constant", _is_ipv4),
-    ("meta", "protocol"): ("constant", _is_ipv4),
-    **{("ip6", name): ("constant", _never) for name in ("saddr", "daddr", "nexthdr", "hoplimit")},
-    **{("icmpv6", name): ("constant", _never) for name in ("type", "code")},
+    # No first packet has one, unless NAT redirects it, which is not looked at.
+    ("ct", "status"): ("constant", _never),
+}
+_READERS: dict[int, _Readers] = {
+    4: {
+        **_BOTH,
+        ("ip", "protocol"): ("protocol", _protocol),
+        ("ip", "saddr"): ("source", _networks),
+        ("ip", "daddr"): ("destination", _networks),
+        ("meta", "nfproto"): ("constant", _is_ipv4),
+        ("meta", "protocol"): ("constant", _is_ipv4),
+        **{("ip6", name): ("constant", _never) for name in ("saddr", "daddr", "nexthdr", "hoplimit")},
+    },
+    6: {
+        **_BOTH,
+        ("ip6", "nexthdr"): ("protocol", _protocol),
+        ("ip6", "saddr"): ("source", _networks),
+        ("ip6", "daddr"): ("destination", _networks),
+        ("meta", "nfproto"): ("constant", _is_ipv6),
+        ("meta", "protocol"): ("constant", _is_ipv6),
+        **{("ip", name): ("constant", _never) for name in ("saddr", "daddr", "protocol", "ttl")},
+    },
 }

@@ -16,11 +16,16 @@ description:
     network of O(twins) may reach, and puts the same into a table of its own, C(inet dualstack), for IPv6 alone.
   - No other table is touched and nothing is flushed. A packet passes only if every table lets it pass, so the host's
     own rules for IPv6 stay in force; this table can only close.
+  - Where the host's own rules for IPv6, such as those of ufw or firewalld, let in no more than its rules for IPv4,
+    there is no table, so that whoever opens a port with that program opens it for both families. What may come in over
+    IPv6 counts as coming in, what only may come in over IPv4 does not. What those rules keep out although IPv4 lets it
+    in is named in RV(notes).
   - ICMPv6 passes as RFC 4890, section 4.4, asks for a host; neighbour discovery only with hop limit 255.
   - The change is commit-confirmed as in M(dualstack.fleet.network_change). The table comes back at boot, and after
     Debian's C(nftables.service) has flushed all tables.
-  - A rule that cannot be read, such as one that asks an ipset, lets nobody in, and is named in RV(notes). A limit of
-    the rate is not carried over. What is forwarded, and what NAT redirects, is not looked at.
+  - A rule that cannot be read, such as one that asks an ipset, lets nobody in, and is named in RV(notes). So is one
+    that limits the rate, which is not carried over. What NAT redirects is not looked at.
+  - Forwarded packets get no rules. A host that forwards IPv6 and guards only IPv4 on that way is told so by a warning.
 attributes:
   check_mode:
     description: Reports what would change and changes nothing.
@@ -102,7 +107,7 @@ rollback_detail:
   returned: O(state) is V(applied) or V(gathered)
   type: str
 filtered:
-  description: Whether there is a table; there is none where IPv4 lets everything in.
+  description: Whether there is a table of ours. There is none where IPv4 lets everything in, or with RV(own_rules).
   returned: O(state) is V(applied) or V(gathered)
   type: bool
 openings:
@@ -112,8 +117,21 @@ openings:
   type: list
   elements: dict
   sample: [{device: "", source: "::/0", tcp: ["22", "80"], udp: [], protocols: []}]
+own_rules:
+  description:
+    - Whether the host's own rules for IPv6 let in no more than those for IPv4, so that there is no table of ours.
+  returned: O(state) is V(applied) or V(gathered)
+  type: bool
+makers:
+  description: The programs that make the host's own rules, each with the place of its files. They are left alone.
+  returned: O(state) is V(applied) or V(gathered)
+  type: list
+  elements: str
+  sample: [ferm (/etc/ferm/ferm.conf)]
 notes:
-  description: Rules that could not be read to the end.
+  description:
+    - Rules that could not be read to the end or that limit the rate; what the host's own rules for IPv6 keep out; TCP
+      ports that listen on IPv6 only. With O(state=applied) they are warnings, too.
   returned: O(state) is V(applied) or V(gathered)
   type: list
   elements: str

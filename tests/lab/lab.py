@@ -303,6 +303,7 @@ def scratch(suite: str, name: str, network: str = "none") -> Iterator[Scratch]:
 
 def packages(suite: str, *names: str) -> bytes:
     """Return a tar of Debian's packages NAMES, and of what the image of SUITE lacks for them; fetched once."""
+    BUILD.mkdir(parents=True, exist_ok=True)
     build_images()
     digest = hashlib.sha256(" ".join([image_name(suite), *names]).encode()).hexdigest()
     store = BUILD / f"packages-{digest[:12]}.tar"

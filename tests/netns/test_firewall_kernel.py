@@ -118,10 +118,9 @@ def let_in():
 def apply(**options):
     """Derive our table from the host's and load it, as the module does; return the policy for all devices."""
     options = {"device": "eth0", **options}
-    request = _firewall.Request(twins=TWINS, **options)
-    policies = _firewall._policies(request, _firewall._check(request))
-    run("nft -f -", _firewall._text(policies))
-    return policies[-1]
+    plan = _firewall.plan(_firewall.Request(twins=TWINS, **options))
+    run("nft -f -", plan.table)
+    return plan
 
 
 def as_ipv6(found):
@@ -168,16 +167,16 @@ table ip before {
 
 def test_a_typical_filter_of_nftables():
     run("nft -f -", TYPICAL)
-    policy = apply()
+    plan = apply()
     found = let_in()
     assert_parity(found)
     assert (STRANGER[1], 80) in found["tcp6"]
     assert (FRIEND[1], 22) in found["tcp6"]
     assert (STRANGER[1], 22) not in found["tcp6"]
     assert (STRANGER[1], 443) not in found["tcp6"]
-    assert policy.notes == ()
-    assert not policy.rest
-    assert policy.openings[0].others == (50,)
+    assert plan.notes == ()
+    assert not plan.policies[-1].rest
+    assert plan.policies[-1].openings[0].others == (50,)
 
 
 def test_a_filter_of_both_families_stays_in_force():
@@ -190,8 +189,96 @@ def test_a_filter_of_both_families_stays_in_force():
     assert found["udp6"] == as_ipv6(found["udp4"])
 
 
+BOTH = """
+table inet filter {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        ct state established accept
+        icmpv6 type { 133, 134, 135, 136 } accept
+        ip6 saddr fe80::/10 udp dport 546 accept
+        tcp dport { 22, 80, 443 } accept
+        meta nfproto ipv4 udp dport 53 accept
+        ip saddr 198.51.100.0/24 tcp dport 5666 accept
+        %s
+    }
+}
+"""
+
+
+def test_rules_of_the_host_that_serve_both_families_need_no_table():
+    run("nft -f -", BOTH % "ip6 saddr 2001:db8:100:1::/64 tcp dport 5666 accept")
+    plan = apply()
+    assert (plan.own_rules, plan.table) == (True, "")
+    words = "the host's own rules for IPv6 keep out UDP 53 from {}; where that is not meant, open it there"
+    assert plan.notes == (words.format("everybody"), words.format("2001:db8:100:1::/64"))
+    found = let_in()
+    assert found["tcp6"] == as_ipv6(found["tcp4"])
+    assert {port for _source, port in found["udp6"]} == set()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "meta nfproto ipv6 tcp dport 8000 accept",
+        "ip6 saddr 2000::/3 tcp dport 8000 accept",
+        "ip6 saddr 2001:db8:100:1::/64 tcp dport 8000 accept",
+        "ip6 daddr 2001:db8:66::1 tcp dport 8000 accept",
+        "ip6 saddr != ::1 meta mark 0 tcp dport 8000 accept",
+        "meta nfproto ipv6 meta mark != 0 drop; meta nfproto ipv6 accept",
+    ],
+)
+def test_rules_of_the_host_that_may_open_more_over_ipv6_get_a_table(more):
+    run("nft -f -", BOTH % more)
+    before = let_in()["tcp6"]
+    assert any(port == 8000 for _source, port in before)
+    apply()
+    found = let_in()
+    assert found["tcp6"] <= as_ipv6(found["tcp4"])
+
+
+def test_a_limit_of_the_rate_is_named():
+    rules = "tcp dport 22 limit rate 5/minute accept; tcp dport 25 accept; limit rate 9/second log"
+    run("nft -f -", f"table ip f {{ chain input {{ type filter hook input priority 0; policy drop; {rules}; }}; }}")
+    notes = apply().notes
+    assert len(notes) == 1
+    assert notes[0].startswith("its limit of the rate is not carried over")
+    assert '"right":22' in notes[0]
+
+
+FORWARD = "table {family} forwarded {{ chain f {{ type filter hook forward priority 0; policy {policy}; }}; }}"
+
+
+@pytest.mark.parametrize(
+    ("rules", "forwards", "told"),
+    [
+        ([("ip", "drop")], "1", True),
+        ([("ip", "drop")], "0", False),
+        ([("ip", "accept")], "1", False),
+        ([("inet", "drop")], "1", False),
+        ([("ip", "drop"), ("ip6", "drop")], "1", False),
+    ],
+)
+def test_a_router_that_is_less_guarded_over_ipv6_is_told_of(rules, forwards, told):
+    for family, policy in rules:
+        run("nft -f -", FORWARD.format(family=family, policy=policy))
+    run(f"sysctl -q -w net.ipv6.conf.eth0.forwarding={forwards}")
+    try:
+        assert (_firewall.UNGUARDED in apply().warnings) == told
+    finally:
+        run("sysctl -q -w net.ipv6.conf.eth0.forwarding=0")
+
+
+def test_reading_makes_no_legacy_table():
+    names = pathlib.Path("/proc/net/ip_tables_names")
+    before = names.read_text()
+    apply()
+    assert names.read_text() == before
+
+
 def test_no_filter_is_parity_with_none():
-    assert apply().open
+    plan = apply()
+    assert plan.policies[-1].open
+    assert plan.warnings == (_firewall.UNFILTERED,)
 
 
 def test_a_denial_on_request_lets_in_what_is_accepted():
@@ -208,14 +295,15 @@ def test_a_rule_that_cannot_be_read_lets_nobody_in_and_is_named():
         "table inet filter { chain input { type filter hook input priority 0; policy drop;"
         " meta mark 7 tcp dport 80 accept; tcp dport 443 accept; }; }",
     )
-    policy = apply()
-    assert policy.openings[0].tcp == ((443, 443),)
-    assert "mark" in policy.notes[0]
+    plan = apply()
+    assert plan.policies[-1].openings[0].tcp == ((443, 443),)
+    assert "mark" in plan.notes[0]
 
 
 def test_a_drop_of_one_protocol_among_all_is_kept():
     run("nft -f -", "table ip f { chain input { type filter hook input priority 0; meta l4proto { gre, 50 } drop; }; }")
-    policy = apply()
+    plan = apply()
+    policy = plan.policies[-1]
     assert not policy.open
     assert policy.rest
     assert policy.closed == (47, 50)
@@ -348,3 +436,42 @@ def test_whatever_the_rules_are(outer, inner, policy):
     run("nft -f -", "\n".join(lines) + "\n")
     apply()
     assert_parity(let_in())
+
+
+OWN = st.lists(
+    st.builds(
+        "{} {} {} {} {}".format,
+        st.sampled_from(
+            ["", "", "ip6 saddr 2001:db8:100:1::/64", "ip6 saddr != 2001:db8:100:1::/64", "ip6 saddr 2000::/4"]
+        ),
+        st.sampled_from(["tcp dport", "udp dport", "tcp dport !="]),
+        SPANS,
+        st.sampled_from(["", "ct state new", "meta mark 0", "meta mark 1", "ip6 daddr 2001:db8:66::1"]),
+        st.sampled_from(["accept", "drop", "jump inner", "goto inner", "return"]),
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(OWN, OWN, OWN, st.sampled_from(["accept", "drop"]), st.sampled_from(["accept", "drop"]))
+def test_whatever_the_rules_of_both_families_are(four, six, inner, policy4, policy6):
+    run("nft flush ruleset")
+    inner = [rule.replace("jump inner", "accept").replace("goto inner", "drop") for rule in inner]
+    for family, rules, policy in (("ip", four, policy4), ("ip6", six, policy6)):
+        lines = [f"table {family} own {{", "chain inner {", *inner, "}", "chain input {"]
+        lines += [f"type filter hook input priority 0; policy {policy};", *rules, "}", "}"]
+        text = "\n".join(lines) + "\n"
+        if family == "ip":
+            for new, old in (
+                ("2001:db8:100:1::/64", "198.51.100.0/24"),
+                ("2000::/4", "192.0.0.0/4"),
+                ("2001:db8:66::1", "192.0.2.1"),
+            ):
+                text = text.replace(new, old)
+            text = text.replace("ip6 ", "ip ")
+        run("nft -f -", text)
+    apply()
+    found = let_in()
+    assert found["tcp6"] <= as_ipv6(found["tcp4"])
+    assert found["udp6"] <= as_ipv6(found["udp4"])
