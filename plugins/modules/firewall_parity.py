@@ -24,7 +24,8 @@ description:
   - The change is commit-confirmed as in M(dualstack.fleet.network_change). The table comes back at boot, and after
     Debian's C(nftables.service) has flushed all tables.
   - A rule that cannot be read, such as one that asks an ipset, lets nobody in, and is named in RV(notes). So is one
-    that limits the rate, which is not carried over. What NAT redirects is not looked at.
+    that limits the rate, which is not carried over. What NAT redirects is not looked at. An IPv4 network that
+    rules shut out has no counterpart in IPv6 unless O(twins) gives it one.
   - Forwarded packets get no rules. A host that forwards IPv6 and guards only IPv4 on that way is told so by a warning.
 attributes:
   check_mode:
