@@ -16,6 +16,7 @@ pytest.importorskip("ansible", reason="ansible-core is not installed")
 ROOT = pathlib.Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "docs" / "docsite" / "rst").glob("*.rst"))
 BLOCK = re.compile(r"^\.\. code-block:: console\n((?:   :.*\n)*)\n((?:(?:   .*)?\n)+)", re.MULTILINE)
+README = (ROOT / "README.md").read_text()
 SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -44,12 +45,12 @@ def shell(tmp_path):
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 
-    def run(command):
+    def run(command, returncode=0):
         done = subprocess.run(
             ["/bin/sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        assert done.returncode == returncode, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr if returncode else done.stdout
 
     run("git init -q && git add inventories && git commit -q -m Start")
     return run
@@ -70,6 +71,42 @@ def test_no_command_goes_untried(guide):
     assert text.count(".. code-block:: console") == text.count("   :class: runnable") == len(BLOCK.findall(text + "\n"))
     assert len(re.findall(r"^   \$ ", text, re.MULTILINE)) == len(list(steps(guide)))
     assert max(map(len, text.splitlines())) <= 140
+
+
+def test_a_newcomer_adds_a_host_by_the_readme(tmp_path, shell):
+    section = README.partition("\n## Plan\n")[2].partition("\n## ")[0]
+    plan, *blocks = (textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n)+", section, re.MULTILINE))
+    give, look, write = blocks[:3]
+    assert len(plan.splitlines()) == 1 + 9
+    assert set(blocks[3].splitlines()) <= set((ROOT / "ansible.cfg").read_text().splitlines())
+    inventory = tmp_path / "inventories" / "fleet"
+    inventory.mkdir()
+    (inventory / "90-plan.yml").write_text(plan)
+    groups = {"admin": ["dev"], "clients": ["ci1", "ci2"]}
+    hosts = inventory / "01-hosts.ini"
+    hosts.write_text("".join(f"[{group}]\n{chr(10).join(names)}\n" for group, names in groups.items()))
+    shell(give)
+
+    def records():
+        return (inventory / "addresses.jsonl").read_text().splitlines()
+
+    before = records()
+    assert len(before) == 3  # the first line, and those of ci1 and ci2
+    hosts.write_text(f"{hosts.read_text()}ci3\n")
+    assert "E304 ci3 (class client) has no allocation" in shell("ansible-inventory -i inventories/fleet --list", 1)
+    lines = re.findall(r"^[+-]\{.*", shell(look), re.MULTILINE)
+    shown, first, second = re.search(r"`(\{.*),\.\.\.\}`: `ci3` gets (\S+) and (\S+)\.", section).groups()
+    assert lines == [lines[0]] and lines[0].startswith(f"+{shown},")
+    assert records() == before
+    shell(write)
+    assert records() == sorted([*before, lines[0][1:]])
+    assert "1\t0\tinventories/fleet/addresses.jsonl\n" in shell("git show --numstat --format=%s")
+    assert shell("git status --porcelain inventories") == ""
+    answer = shell("ansible -i inventories/fleet ci3 -m ansible.builtin.debug -a var=dualstack")
+    assert f'"address": "{first}"' in answer and f'"delegated_prefix": "{second}"' in answer
+    for option in re.findall(r"`(-e [^`]*)`", section):  # of hosts that are gone, renamed, or have an address
+        hosts.write_text("[admin]\ndev\n[clients]\nci7\nci3\nci4\n")
+        assert re.search(r"^\+\{", shell(f"{look.strip()} {option}"), re.MULTILINE), option
 
 
 def test_every_guide_is_in_the_table_of_contents():
