@@ -3,6 +3,7 @@
 import datetime
 import fcntl
 import hashlib
+import ipaddress
 import json
 import multiprocessing
 import os
@@ -60,6 +61,9 @@ PLAN = {
         },
     },
 }
+
+
+names = st.sampled_from([f"h{number}" for number in range(12)])
 
 
 def plan_with(class_name, **changes):
@@ -312,6 +316,58 @@ def test_vhosts_and_prefixes_follow_their_host(ledger):
     assert '"s":"q","t":"2026-01-02","u":"2026-03-03"' in content(ledger)  # 30 days
 
 
+fleets = st.dictionaries(
+    st.sampled_from([f"h{number}" for number in range(12)]),
+    st.tuples(st.sampled_from(["ci", "clients"]), st.lists(names, unique=True, max_size=4)),
+    min_size=1,
+)
+
+
+@given(fleets, st.randoms())
+@settings(max_examples=max(40, CASES // 20), deadline=None)
+def test_all_that_is_given_out_is_disjoint_and_in_its_place_in_any_order(found, shuffle):
+    hosts = {
+        name: {"groups": [group], **({"dualstack_vhosts": vhosts} if group == "clients" else {})}
+        for name, (group, vhosts) in found.items()
+    }
+    path = f"{SCRATCH}/{uuid.uuid4()}.jsonl"
+    shown = records(run(path, hosts).allocation.places)
+    whole = ipaddress.ip_network("2001:db8:100:1::/64")
+    addresses = [ipaddress.ip_network(each["address"]) for each in shown.values()]
+    prefixes = [ipaddress.ip_network(each["delegated_prefix"]) for each in shown.values() if each["delegated_prefix"]]
+    blocks = [(each, vhost) for each in shown.values() for vhost in map(ipaddress.ip_network, each["vhosts"].values())]
+    assert all(address.subnet_of(whole) for address in addresses) and len(set(addresses)) == len(addresses)
+    assert len({*prefixes, whole}) == len(prefixes) + 1
+    assert all(vhost.subnet_of(ipaddress.ip_network(each["delegated_prefix"])) for each, vhost in blocks)
+    assert len({vhost for _each, vhost in blocks}) == len(blocks)
+    assert len(blocks) == sum(len(vhosts) for group, vhosts in found.values() if group == "clients")
+    for network in (*addresses, *(vhost for _each, vhost in blocks)):
+        assert not reserved(int(network[0]) & IID_MASK, int(network[-1]) & IID_MASK)
+    text = content(path)
+    classes, order = list(PLAN["classes"].items()), list(hosts.items())
+    for each in (classes, order):
+        shuffle.shuffle(each)
+    other = {**dict(reversed(PLAN.items())), "classes": dict(classes)}
+    os.unlink(path)
+    assert records(run(path, dict(order), other).allocation.places) == shown
+    assert content(path) == text
+
+
+def test_the_seed_of_pythons_hashes_does_not_matter(tmp_path):
+    hosts = {**fleet(*(f"ci{number}" for number in range(30))), **webs(web1=["a", "b", "c"], web2=["d"])}
+    shown = set()
+    for seed in ("0", "1", "4711"):
+        path = tmp_path / seed
+        code = SHOWN.format(plugins=PLUGINS, path=str(path))
+        given = json.dumps([PLAN, hosts])
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=given, env=environment, capture_output=True, text=True, check=True
+        )
+        shown.add(done.stdout + content(path))
+    assert len(shown) == 1
+
+
 def test_a_chosen_prefix_is_not_one_that_follows_from_an_index(ledger):
     """Host z gets its prefix from the ledger, host a one after its index, which is chosen in the same run."""
     first = start_of("pool/clients", "z", low=1)
@@ -413,6 +469,13 @@ def test_addresses_that_hosts_carry_are_adopted(ledger):
     ]
 
 
+def test_a_prefix_on_an_interface_is_a_warning_when_it_is_adopted(ledger):
+    found = run(ledger, fleet("ci1"), adopt={"ci1": ["2001:db8:100:1::b:77", "2001:db8:200:8000:7::1/80"]})
+    assert [line.split(",")[0] for line in found.allocation.warnings] == [
+        "W305 adopt ci1: 2001:db8:200:8000:7::1/80 is configured as a /80"
+    ]
+
+
 def test_two_hosts_that_carry_one_address_are_a_conflict(ledger):
     carried = {"ci1": "2001:db8:100:1::b:77", "ci2": "2001:db8:100:1::b:77"}
     assert problems(ledger, fleet("ci1", "ci2"), adopt=carried) == [
@@ -480,6 +543,19 @@ from module_utils._plan import read_plan
 os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
 plan, hosts = json.load(sys.stdin)
 update({path!r}, read_plan(plan), hosts, Request("2026-01-02"), timeout=30, check=False)
+"""
+
+
+SHOWN = """
+import json, sys
+sys.path.insert(0, {plugins!r})
+from module_utils._allocation import Request
+from module_utils._ledger_file import update
+from module_utils._numbering import records
+from module_utils._plan import read_plan
+plan, hosts = json.load(sys.stdin)
+found = update({path!r}, read_plan(plan), hosts, Request("2026-01-02"), timeout=5, check=False)
+print(json.dumps(records(found.allocation.places)))
 """
 
 
@@ -571,9 +647,6 @@ def test_the_cost_grows_with_the_fleet_and_no_faster(ledger):
 
     cost(10)
     assert cost(2000) <= 2.05 * cost(1000)
-
-
-names = st.sampled_from([f"h{number}" for number in range(12)])
 
 
 class Fleet(RuleBasedStateMachine):

@@ -274,6 +274,35 @@ def test_a_playbook_of_ones_own_may_write_the_ledger_too(fleet, monkeypatch):
     assert "dualstack_plan_input" in fleet({"01-hosts.yml": HOSTS, "90-plan.yml": PLAN}).groups["all"].vars
 
 
+def test_an_export_of_the_inventory_is_plain_json():
+    command = pathlib.Path(sys.executable).with_name("ansible-inventory")
+    found = subprocess.run(
+        [command, "-i", EXAMPLE, "--list", "--export"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(found.stdout)["_meta"]["hostvars"]["web1"]["dualstack"]["address"] == "2001:db8:100:1::c:2a3f"
+    assert "__ansible" not in found.stdout
+
+
+def test_a_load_of_the_inventory_numbers_once(fleet, monkeypatch):
+    plugin = inventory_loader.get("dualstack.fleet.plan")
+    module = sys.modules[type(plugin).__module__]
+    numbered = []
+
+    def frozen(*arguments):
+        numbered.append(arguments)
+        return original(*arguments)
+
+    original = module.frozen
+    monkeypatch.setattr(module, "frozen", frozen)
+    fleet({"01-hosts.yml": HOSTS, "90-plan.yml": PLAN})
+    assert len(numbered) == 1
+
+
 def test_a_new_host_is_one_new_line_of_the_diff(tmp_path):
     copy = tmp_path / "example"
     shutil.copytree(EXAMPLE, copy)

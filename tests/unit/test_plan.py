@@ -256,6 +256,15 @@ def test_nobody_moves_whatever_the_order_and_whoever_leaves(found, shuffle):
     assert allocate({name: hosts[name] for name in some}, plan, Ledger()) == {name: whole[name] for name in some}
 
 
+@given(st.integers(1, 0xFFFF))
+def test_an_address_tells_the_location_again(index):
+    plan = changed("classes.client.fields.0", {"name": "building", "bits": 4, "var": "b"})
+    record = allocate({"w": {**located(index), "b": index >> 12}}, plan, Ledger())["w"]
+    assert ipaddress.ip_address(record["address"]) == ipaddress.ip_address("2001:db8:100:1::c:0") + index
+    assert int(record["index"], 16) == index
+    assert record["delegated_prefix"] == str(ipaddress.ip_network(f"2001:db8:200:{index:x}::/64"))
+
+
 @given(many)
 @settings(max_examples=40, deadline=None)
 def test_whatever_is_given_out_is_disjoint_and_not_reserved(found):
@@ -625,6 +634,11 @@ def test_a_host_without_a_record_may_be_skipped():
     ("path", "value", "warning"),
     [
         ("pools.mail.prefix", "2001:db8:210::/47", "W308 pools.mail.prefix: /47 is not on a nibble"),
+        (
+            "networks.link",
+            {"prefixes": ["2001:db8:100:2::/127"]},
+            "W205 networks.link.prefixes[0]: 2001:db8:100:2::/127 numbers an anycast interface identifier (RFC 6164",
+        ),
         ("networks.device.prefixes", ["fdde:adbe:ef00:1::/64"], "W309 networks.device.prefixes[0]: the Global ID"),
         ("networks.device.prefixes", ["fd5c:91be:27a4:1::/64"], "W310 networks.device: has only unique local prefixes"),
         ("classes.build.block", "::2ff:fe00:0/112", "W312 classes.build.block: ::2ff:fe00:0/112 looks like EUI-64"),
