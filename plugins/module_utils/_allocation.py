@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from hashlib import sha256
-from operator import attrgetter
 from struct import iter_unpack
 from typing import Any
 
@@ -23,7 +22,6 @@ from ._plan import HostClass, Plan
 FEWEST_GUARDED = 20
 SMALL = 24  # bits of the index of a pool whose indices may have a byte each
 OF_VHOSTS = ("vhost/", "site/")
-HOLDER = attrgetter("holder")
 EVENTS = ("added", "restored", "released", "renamed", "collected")
 
 
@@ -121,8 +119,6 @@ def _number_all(work: Work, book: _Book, usable: bool) -> None:
                 waiting += work.lackers(lack, identities)
             elif not lack.owner:
                 waiting += work.lackers(lack, [each for each in identities if each not in without])
-        if len(lacking) > 1:
-            waiting.sort(key=HOLDER)
 
 
 def _used(work: Work) -> Iterator[tuple[str, str]]:
