@@ -16,7 +16,7 @@ from ._edit_text import Settings, body, end, is_addition, is_ipv4, is_loopback, 
 from ._edit_web import Networks, Read, Site, SiteAddresses, Socket, at, chosen, list_problem, members, reachable
 from ._errors import InputError
 
-_LISTEN = re.compile(r"(\s*listen\s+)(\S+)(.*)", re.IGNORECASE)
+_LISTEN = re.compile(r"(\s*listen\s+\"?)([^\s\"]+)(.*)", re.IGNORECASE)
 _VHOST = re.compile(r"(\s*<virtualhost\s+)([^>]*?)(\s*>.*)", re.IGNORECASE)
 _LIST = re.compile(r"\s*((require)\s+(not\s+)?ip|(allow|deny)\s+from)\s+(.*?)\s*", re.IGNORECASE)
 _OPEN = re.compile(r"\s*<([\w-]+)\s*([^>]*)", re.IGNORECASE)
@@ -108,6 +108,15 @@ class _Tree:
     def in_force(self, line: _Line) -> bool:
         """Tell whether LINE counts; a section whose condition is not known leaves it out."""
         return all(self._holds(block) for block in line.blocks)
+
+    def beside(self, sections: Iterable[tuple[_Section, ...]], line: _Line) -> bool:
+        """Tell whether what stands in one of SECTIONS may count together with LINE."""
+        around = {line.blocks[:depth] for depth in range(len(line.blocks) + 1)}  # what holds wherever this one does
+        return any(blocks in around or not self._ruled_out(blocks) for blocks in sections)
+
+    def _ruled_out(self, blocks: Iterable[_Section]) -> bool:
+        """Tell whether a module is missing; what is defined on the command line is not known."""
+        return any(block.name == "ifmodule" and not self._holds(block) for block in blocks)
 
     def _holds(self, block: _Section) -> bool:
         wanted = block.head.strip().strip('"')
@@ -256,7 +265,7 @@ class _Port:
     def __init__(self, number: str, listens: Iterable[_Listen], hosts: Iterable[_Line]) -> None:
         here = [listen for listen in listens if listen.port == number]
         self.number = number
-        self.secure = any(listen.tail.split()[:1] == ["https"] for listen in here)
+        self.secure = any(listen.tail.strip('"').split()[:1] == ["https"] for listen in here)
         self.bound = {str(literal(address) or ""): address for address, _port in map(_bound, here)}
         keys = (key for line in hosts for key in map(_key, line.words[1].split()))
         self.named = {address for address, only in keys if only in ("", "*", number)}
@@ -298,11 +307,10 @@ def _twins(
         place, blocks = (listen.line.path, listen.line.index), listen.line.blocks
         if not listen.ipv4 or is_loopback(listen.address) or place in changed:
             continue
-        around = {blocks[:depth] for depth in range(len(blocks) + 1)}  # what holds wherever this one does
         for address, port in wanted:
             key = (str(literal(address)), listen.port)
             served = there.get(key, set()) | there.get(("", listen.port), set())
-            if port in ("", listen.port) and not served & around:
+            if port in ("", listen.port) and not tree.beside(served, listen.line):
                 there.setdefault(key, set()).add(blocks)
                 behind.setdefault(place, []).append(f"{listen.head}{address}:{listen.port}{listen.tail}")
 
@@ -311,9 +319,9 @@ def _wildcards(
     tree: _Tree, named: list[tuple[str, str]], changed: dict[tuple[str, int], str], problems: list[str]
 ) -> None:
     listens = tree.listens()
-    six = {listen.port for listen in listens if not listen.ipv4}
     for listen in listens:
-        if not listen.ipv4 or is_loopback(listen.address) or listen.port in six:
+        six = [other.line.blocks for other in listens if not other.ipv4 and other.port == listen.port]
+        if not listen.ipv4 or is_loopback(listen.address) or tree.beside(six, listen.line):
             continue
         if listen.address == "0.0.0.0":
             changed[listen.line.path, listen.line.index] = f"{listen.head}{listen.port}{listen.tail}"
@@ -375,7 +383,7 @@ def _hosts(
 def _lists(tree: _Tree, networks: Networks, changed: dict[tuple[str, int], str], problems: list[str]) -> None:
     for line in tree.of("list"):
         kind, _require, negated, access, words = line.words
-        new, unknown = networks.twins(words.split())
+        new, unknown = networks.twins(words.replace('"', " ").split())
         if unknown:
             problems.append(
                 list_problem(
@@ -405,6 +413,7 @@ def _texts(
 
 def _endpoint(endpoint: str) -> tuple[str, str]:
     """A VirtualHost's port may be left out; an address without one has no colon unless it is bracketed."""
+    endpoint = endpoint.strip('"')
     match = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::(\d+|\*))?", endpoint)
     return (match[1], match[2] or "") if match else (endpoint, "")
 

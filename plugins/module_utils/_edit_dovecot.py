@@ -151,16 +151,24 @@ def _entries(
     path: str, read: Read, blocks: list[tuple[str, str]], above: tuple[str, ...], problems: list[str]
 ) -> Iterator[_Entry]:
     """Return the assignments in the order in which Dovecot reads them; BLOCKS are those open, with their places."""
+    goes_on = ""  # the key of the assignment that the line before has not ended
     for number, line in enumerate(split_lines(read(path) or "")):
         code = _code(body(line))
+        if not code.strip():
+            continue  # not even a continuation ends here
         prefix = "".join(f"{name}/" for name, _place in blocks)
-        if include := re.fullmatch(r"\s*!include(?:_try)?\s+(\S.*)", code):
+        begun, goes_on = goes_on, ""
+        if begun:
+            yield _Entry(path, number, f"{begun}\\{number}", 0, len(code), code)
+            goes_on = begun if code.endswith("\\") else ""
+        elif include := re.fullmatch(r"\s*!include(?:_try)?\s+(\S.*)", code):
             for member in members(_bare(include[1]), os.path.dirname(path)):
                 if member not in (*above, path):
                     yield from _entries(member, read, blocks, (*above, path), problems)
         elif assignment := re.fullmatch(r"\s*([^\s={}#!]+)\s*=\s*(.*)", code):
             start, stop = assignment.span(2)
             yield _Entry(path, number, prefix + assignment[1], start, stop, _bare(assignment[2]))
+            goes_on = prefix + assignment[1] if code.endswith("\\") else ""
         elif block := re.fullmatch(r"\s*(\S+)(?:\s+(\S.*?))?\s*\{", code):
             name = "/".join(filter(None, [block[1], _bare(block[2] or "")]))
             blocks.append((name, at(path, number + 1)))
@@ -172,8 +180,8 @@ def _entries(
 
 
 def _code(text: str) -> str:
-    """Return the line TEXT without its comment; a # between quotation marks is none."""
-    match = re.match(r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^#])*", text)
+    """Return the line TEXT without its comment; a # between quotation marks or in a word is none."""
+    match = re.match(r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^#]|(?<=[^\s#])#)*", text)
     return (match[0] if match else text).rstrip()
 
 
@@ -235,7 +243,8 @@ def _twins(entry: _Entry, addresses: list[str]) -> list[str]:
                 "them; name this host's in listen"
             ]
         )
-    return addresses
+    have = {literal(word) for word in words}
+    return [address for address in addresses if literal(address) not in have]
 
 
 def _network_twins(entry: _Entry, value: str, networks: Networks | None) -> list[str]:

@@ -193,7 +193,8 @@ def edit(root: str, read: Read, settings: Settings) -> dict[str, str]:
     """Return the changed texts of the configuration that starts at ROOT.
 
     SETTINGS: ``listen``, ``*`` or ``{add: ["[A6]" or "[A6]:PORT"]}`` for sites on IPv4 literals; a site on all of IPv4
-    gets all of IPv6. ``sites``: addresses of single sites. ``networks``: twins for allow and deny.
+    gets all of IPv6. ``sites``: addresses of single sites. ``networks``: twins for allow and deny, geo, map of the
+    client's address and set_real_ip_from.
     """
     only_keys(settings, "listen", "sites", "networks")
     tree = _Tree(root, read)
@@ -203,7 +204,9 @@ def edit(root: str, read: Read, settings: Settings) -> dict[str, str]:
         twins = _Twins(tree, chosen("listen", settings.get("listen")), SiteAddresses(settings.get("sites") or {}))
         edits, problems = twins.edits, twins.problems
     if "networks" in settings:
-        _list_edits(tree, tree.top, Networks(settings["networks"]), edits, problems)
+        networks = Networks(settings["networks"])
+        _list_edits(tree, tree.top, networks, edits, problems)
+        _tables(tree, networks, edits)
     if problems:
         raise InputError(problems)
     return {path: _inserted(tree.texts[path], places) for path, places in edits.items()}
@@ -370,7 +373,10 @@ class _Twins:
                     f"{self.tree.place(listen.directive)}: {twin.address}:{twin.port} would have two default sites, "
                     f"this one and that of {self.tree.place(first.directive)}; give one of them addresses of its own"
                 )
-        if twin.key in self._tuned:
+        shared = (
+            not listen.address and twin.address != "[::]"
+        )  # served by the wildcard's socket; nginx has one, or dies
+        if twin.key in self._tuned or shared:
             options = [option for option in options if not _SOCKET_OPTIONS.fullmatch(option)]
         elif _tuned(options):
             self._tuned.add(twin.key)
@@ -414,6 +420,70 @@ def _list_edits(
     for directive in inside:
         if directive.block:
             _list_edits(tree, directive.children, networks, edits, problems)
+
+
+def notes(root: str, read: Read, settings: Settings) -> list[str]:
+    """Return what in tables of clients' addresses gets no twin: nobody can know what value IPv6 clients shall have."""
+    return _tables(_Tree(root, read), Networks(settings.get("networks") or {}), {})
+
+
+def _tables(tree: _Tree, networks: Networks, edits: Edits) -> list[str]:
+    """Put twins into EDITS for the entries of geo, map and set_real_ip_from; return what is left to do by hand."""
+    found: list[str] = []
+    every = list(_below(tree.top))
+    trusted = [directive for directive in every if directive.name == "set_real_ip_from" and len(directive.words) == 2]
+    _entry_edits(tree, networks, edits, found, [(entry, "set_real_ip_from ", entry.values[0], "") for entry in trusted])
+    for table in every:
+        inside = list(_flat(table.children)) if table.block else []
+        if table.name == "geo" and any(entry.name == "ranges" for entry in inside):
+            found.append(
+                f"{tree.place(table)}: geo with ranges knows IPv4 only; IPv6 clients get its default. Write it with "
+                "prefixes, such as 2001:db8::/64, where that is not right"
+            )
+        elif table.name == "geo":
+            _entry_edits(tree, networks, edits, found, [(entry, *_head(entry)) for entry in inside if entry.words[1:]])
+        elif table.name == "map" and re.search(r"\$(realip_)?remote_addr\b", " ".join(table.words[1:2])):
+            _map_edits(tree, networks, edits, found, inside)
+    return found
+
+
+def _head(entry: _Directive) -> tuple[str, str, str]:
+    """Return what stands before the network of an ENTRY of geo, the network, and what stands behind it."""
+    return ("proxy ", entry.values[0], "") if entry.name == "proxy" else ("", entry.name, f" {entry.words[1]}")
+
+
+def _map_edits(tree: _Tree, networks: Networks, edits: Edits, found: list[str], inside: Iterable[_Directive]) -> None:
+    entries = [(entry, entry.name.strip("\"'")) for entry in inside if len(entry.words) > 1]
+    have = {literal(word) for _entry, word in entries}
+    for entry, word in entries:
+        twins, unknown = networks.twins([word]) if is_ipv4(word) else ([], [])
+        single = [twin.partition("/")[0] for twin in twins if twin.endswith("/128") or "/" not in twin]
+        if word.startswith("~") and re.search(r"\d(\\)?\.", word):
+            found.append(f"{tree.place(entry)}: map: no IPv6 client matches {word}; write a line for these, or geo")
+        elif unknown or len(single) < len(twins):
+            found.append(f"{tree.place(entry)}: map: {word} is known over IPv4 only; write a line for its twin")
+        _add(edits, entry, [f"{six} {entry.words[1]};" for six in single if literal(six) not in have])
+
+
+def _entry_edits(
+    tree: _Tree,
+    networks: Networks,
+    edits: Edits,
+    found: list[str],
+    entries: Iterable[tuple[_Directive, str, str, str]],
+) -> None:
+    have: dict[str, list[str]] = {}
+    for _entry, head, word, _tail in entries:
+        have.setdefault(head, []).append(word)
+    for entry, head, word, tail in entries:
+        new, unknown = networks.twins([word, *(other for other in have[head] if ":" in other)])
+        have[head] += new
+        _add(edits, entry, [f"{head}{six}{tail};" for six in new])
+        if unknown:
+            found.append(
+                f"{tree.place(entry)}: {head}{word} is known over IPv4 only; name the IPv6 networks of these clients in "
+                "networks, or write them there"
+            )
 
 
 def _add(edits: Edits, behind: _Directive, new: list[str]) -> None:

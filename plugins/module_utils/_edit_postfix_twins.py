@@ -32,6 +32,7 @@ NETWORK_LISTS = (
 )
 V4 = ipaddress.IPv4Network
 V6 = ipaddress.IPv6Network
+Row = tuple[tuple[int, ...], int, str]  # its physical lines, where its key begins, and the key
 
 
 class Twins:
@@ -143,13 +144,16 @@ def _missing(value: str, twins: Twins) -> list[str]:
 
 
 def cidr(text: str, settings: Settings) -> str:
-    """Return a CIDR table with a copy of each IPv4 line for each of its twins, behind it."""
-    return _table(text, _given(settings), _cidr_key)
+    """Return a CIDR table with a copy of each IPv4 line for each of its twins, behind it; the first match counts."""
+    return _table(text, _given(settings), _cidr_key, lambda _row: 0)
 
 
 def indexed(text: str, settings: Settings) -> str:
-    """Return the source of an indexed table with a copy of each IPv4 line for each of its twins, behind it."""
-    return _table(text, _given(settings), _indexed_key)
+    """Return the source of an indexed table with a copy of each IPv4 line for each of its twins, behind it.
+
+    A whole address is looked up before its first octets.
+    """
+    return _table(text, _given(settings), _indexed_key, lambda row: -row[2].count("."))
 
 
 def _cidr_key(key: str, six: V6) -> str:
@@ -164,9 +168,9 @@ def _indexed_key(key: str, six: V6) -> str:
     return str(six.network_address)
 
 
-def _table(text: str, twins: Twins, spell: Callable[[str, V6], str]) -> str:
+def _table(text: str, twins: Twins, spell: Callable[[str, V6], str], order: Callable[[Row], int]) -> str:
     lines = split_lines(text)
-    rows = list(_rows(lines))
+    rows = sorted(_rows(lines), key=order)
     have = {key.strip("[]!").lower() for _indexes, _at, key in rows}
     behind: dict[int, list[str]] = {}
     problems: list[str] = []
@@ -195,8 +199,8 @@ def _table(text: str, twins: Twins, spell: Callable[[str, V6], str]) -> str:
     return "".join(_joined(lines, behind))
 
 
-def _rows(lines: list[str]) -> Iterator[tuple[tuple[int, ...], int, str]]:
-    """Yield each logical line: its physical lines, where its key begins, and the key."""
+def _rows(lines: list[str]) -> Iterator[Row]:
+    """Yield each logical line."""
     for indexes in logical_lines(lines):
         match = re.match(r"(?:(?:if|endif)\s+)?(!?\s*\S+)", body(lines[indexes[0]]), re.IGNORECASE)
         if match:

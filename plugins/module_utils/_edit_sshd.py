@@ -143,8 +143,9 @@ def edit(root: str, read: Read, settings: Settings) -> dict[str, str]:
     """Return the changed texts of the configuration that starts at ROOT.
 
     SETTINGS: ``ListenAddress``, ``{add: ["[A6]" or "[A6]:PORT"]}`` for listeners on one IPv4 address, while all of IPv4
-    gets all of IPv6. ``AddressFamily``, ``any`` where ``inet`` is to give way. ``networks``: twins for AllowUsers,
-    DenyUsers and Match Address. ``keys``: patterns of files of authorized keys, for `notes`.
+    gets all of IPv6 unless IPv6 is thought of: nothing else can be bound beside that. ``AddressFamily``, ``any`` where
+    ``inet`` is to give way. ``networks``: twins for AllowUsers, DenyUsers and Match Address. ``keys``:
+    patterns of files of authorized keys, for `notes`.
     """
     only_keys(settings, "ListenAddress", "AddressFamily", "networks", "keys")
     wanted = bracketed("ListenAddress", additions("ListenAddress", settings.get("ListenAddress", {"add": []})))
@@ -273,7 +274,10 @@ def _listen_edits(tree: _Tree, wanted: list[tuple[str, str]]) -> list[str]:
                 "so that they do not depend on the resolver"
             )
             continue
-        places = wanted or ([("[::]", "")] if listen.address == "0.0.0.0" else [])
+        places = wanted
+        if listen.address == "0.0.0.0":
+            ports = [port for port in ports if not any(":" in one and on == port for one, on in tree.sockets())]
+            places = [("[::]", "")]
         if not places:
             problems.append(
                 f"{listen.directive.place}: ListenAddress {listen.address} names one IPv4 address, which stays as it "
@@ -282,7 +286,7 @@ def _listen_edits(tree: _Tree, wanted: list[tuple[str, str]]) -> list[str]:
         for address, only in places:
             new = missing(address, [port for port in ports if not only or only == port])
             have |= {(literal(address) or address, port) for port in new}
-            if new == ports and not listen.port:
+            if new == tree.ports_of(listen) and not listen.port:
                 tree.line(listen.directive).append(_twin(tree, listen, address.strip("[]")))
             else:
                 tree.line(listen.directive).extend(_twin(tree, listen, f"{address}:{port}") for port in new)

@@ -100,7 +100,8 @@ def _resolv(text: str, settings: Settings) -> str:
         problems.append(f"nameserver: {len(wanted)} servers; the resolver asks the first {MAX_NAMESERVERS} only")
     lines = split_lines(text)
     places = [index for index, line in enumerate(lines) if re.match(r"nameserver\s+\S", body(line))]
-    present = [body(lines[index]).split()[1] for index in places]
+    # Without an entry the resolver asks this host (resolv.conf(5)), and must go on to.
+    present = [body(lines[index]).split()[1] for index in places] or [_HERE]
     servers = _nameservers(present, wanted)
     if not wanted or (servers == present and not problems):
         return text
@@ -132,6 +133,9 @@ def _refill(lines: list[str], places: list[int], new: list[str]) -> list[str]:
         group = new[slot:] if index == places[-1] else new[slot : slot + 1]
         changed += [text + style for text in group[:-1]] + [text + end(line) for text in group[-1:]]
     return changed
+
+
+_HERE = "127.0.0.1"
 
 
 def _server(word: str) -> str | None:
@@ -178,7 +182,7 @@ FILES: dict[str, Callable[[str, Settings], str]] = {
 TREES = {
     "apache": Tree(_edit_apache.edit, _edit_apache.sockets, _edit_apache.sites),
     "dovecot": Tree(_edit_dovecot.edit, _edit_dovecot.sockets, _edit_dovecot.sites, early=False),
-    "nginx": Tree(_edit_nginx.edit, _edit_nginx.sockets, _edit_nginx.sites),
+    "nginx": Tree(_edit_nginx.edit, _edit_nginx.sockets, _edit_nginx.sites, _edit_nginx.notes),
     "pureftpd": Tree(_edit_pureftpd.edit, _edit_pureftpd.sockets),
     "sshd": Tree(_edit_sshd.edit, _edit_sshd.sockets, notes=_edit_sshd.notes),
     "varnish": Tree(_edit_varnish.edit, _edit_varnish.sockets, notes=_edit_varnish.notes, checks=_edit_varnish.checks),

@@ -79,6 +79,8 @@ options:
           - V(apache) and V(nginx) have C(sites), a dictionary of the IPv6 addresses of single sites by their names.
           - All three have C(networks), a dictionary of IPv6 networks by the IPv4 networks that they belong to. With it,
             lists of clients get the IPv6 twins of what they name; a list of which no twin is known is refused.
+          - For V(nginx) these are also the entries of C(geo), of a C(map) of the client's address and of
+            C(set_real_ip_from). What is not known there is told in a warning.
           - V(resolv) has C(nameserver), see resolv.conf(5). Three servers at most, the first stays first.
           - V(sshd) is for sshd_config(5) and what it includes. It has C(ListenAddress), for listeners on one IPv4
             address, while one on all of IPv4 gets all of IPv6. C(AddressFamily inet) is refused unless C(AddressFamily)

@@ -132,3 +132,11 @@ def test_services_and_their_addresses_follow_from_the_configuration():
     assert found[110].greeting and not found[995].greeting
     assert (SIX, "1143") in sockets(MAIN, {MAIN: text}.get)
     assert 995 not in {site.port for site in sites(MAIN, {MAIN: f"ssl = no\n{text}"}.get)}
+
+
+def test_a_line_that_goes_on_is_one_value():
+    text = "postmaster_address = \\\n# between\n\nlisten=192.0.2.1\nlisten = *\n"
+    assert one(text) == text.replace("listen = *", "listen = *, ::")
+    assert refused("listen = \\\n  *\n")
+    inline = "passdb {\n  args = nopassword=y \\\n    allow_nets=192.0.2.0/24\n}\n"
+    assert one(inline, NETWORKS) == inline.replace("/24", "/24,2001:db8:1::/64,2001:db8:2::/64")

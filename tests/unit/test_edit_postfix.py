@@ -205,3 +205,8 @@ def test_a_table_that_cannot_be_edited_is_named(name):
 def test_a_list_in_an_option_of_master_cf_is_named():
     with pytest.raises(InputError, match=r"smtp/inet/mynetworks = 192\.0\.2\.0/24 has no IPv6"):
         find(parameters("smtp/inet/mynetworks = 192.0.2.0/24\na/inet/mynetworks = 127.0.0.0/8"), Twins(TWINS))
+
+
+def test_an_address_has_its_own_action_not_that_of_its_first_octets_whichever_comes_first():
+    pairs = {"192.0.2.7": [HOST]}
+    assert twins("indexed", "192.0.2 a\n192.0.2.7 b\n", pairs) == f"192.0.2 a\n192.0.2.7 b\n{HOST[:-4]} b\n"

@@ -48,6 +48,13 @@ def test_all_of_ipv4_gets_all_of_ipv6(old, new):
     assert change(new) == new
 
 
+@pytest.mark.parametrize("there", ["2001:db8::7", "[2001:db8::7]:22"])
+def test_all_of_ipv4_stays_alone_beside_an_ipv6_address_since_nothing_more_can_be_bound_there(there):
+    text = f"ListenAddress 0.0.0.0\nListenAddress {there}\n"
+    assert change(text) == text
+    assert change("ListenAddress 0.0.0.0\n", ONE) == "ListenAddress 0.0.0.0\nListenAddress ::\n"
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

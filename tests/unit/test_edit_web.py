@@ -329,3 +329,61 @@ def test_the_sockets_of_a_configuration(tmp_path):
         ("", "80"),
         ("192.0.2.1", "81"),
     }
+
+
+def test_quotation_marks_around_words_of_apache_are_no_part_of_them():
+    text = 'Listen "192.0.2.1:80" https\n<VirtualHost "192.0.2.1:80">\nRequire ip "203.0.113.7"\n</VirtualHost>\n'
+    new = edit("apache", text, {"Listen": {"add": ["[2001:db8::1]"]}, "VirtualHost": {"add": ["[2001:db8::1]"]}})
+    assert 'Listen "192.0.2.1:80" https\nListen "[2001:db8::1]:80" https\n' in new
+    assert '<VirtualHost "192.0.2.1:80" [2001:db8::1]:80>' in new
+    assert '"203.0.113.7" 2001:db8::7' in edit("apache", text, {"networks": TABLE})
+    there = 'Listen 192.0.2.1:80\nListen "[2001:db8::1]:80"\n'
+    assert edit("apache", there, {"Listen": {"add": ["[2001:db8::1]"]}}) == there
+
+
+@pytest.mark.parametrize(("module", "wide"), [("alias", False), ("absent", True)])
+def test_a_listener_in_a_section_counts_unless_its_module_is_missing(module, wide):
+    text = f"LoadModule alias_module x.so\n<IfModule mod_{module}.c>\nListen [::]:80\n</IfModule>\nListen 0.0.0.0:80\n"
+    assert edit("apache", text, {"Listen": "*"}) == (text.replace("0.0.0.0:", "") if wide else text)
+    literal = text.replace("0.0.0.0", "192.0.2.1")
+    twin = edit("apache", literal, {"Listen": {"add": ["[2001:db8::1]"]}})
+    assert twin == (f"{literal}Listen [2001:db8::1]:80\n" if wide else literal)
+
+
+def test_nginx_binds_no_literal_with_options_of_its_own_beside_its_wildcard():
+    text = "http { server { listen 80 backlog=64; server_name a.example; } }"
+    new = edit("nginx", text, {"sites": {"a.example": "2001:db8::1"}})
+    assert "listen [::]:80 backlog=64; listen [2001:db8::1]:80;" in new
+
+
+GEO = """http {
+  geo $known { default 0; 198.51.100.0/24 1; proxy 203.0.113.7; include @more; }
+  geo $other { ranges; 192.0.2.0-192.0.2.9 1; }
+  map $remote_addr $who {
+    203.0.113.7 'seven';
+    192.0.2.9 nine;
+    ~^10\\. ten;
+  }
+  map $host $x { 203.0.113.7 1; }
+  set_real_ip_from 203.0.113.7;
+}
+"""
+
+
+def test_nginx_tables_of_clients_get_twins_and_what_is_not_known_is_told(tmp_path):
+    files = Files(tmp_path, root=GEO, more="203.0.113.7 7;\n192.0.2.9 9;\n")
+    new = files.edit("nginx", networks=TABLE)
+    assert new["more"] == "203.0.113.7 7;\n2001:db8::7 7;\n192.0.2.9 9;\n"
+    assert [line for line in new["root"].splitlines() if line not in GEO.splitlines()] == [
+        "  geo $known { default 0; 198.51.100.0/24 1; 2001:db8:1::/64 1; 2001:db8:2::/64 1; proxy 203.0.113.7; "
+        f"proxy 2001:db8::7; include {tmp_path}/more; }}",
+        "    2001:db8::7 'seven';",
+        "  set_real_ip_from 2001:db8::7;",
+    ]
+    assert files.edit("nginx", networks=TABLE) == {}
+    told = TREES["nginx"].notes(files.root, files.texts.get, {"networks": TABLE})
+    assert [text.split(str(tmp_path))[1].split(" ", 3)[:3] for text in told] == [
+        ["/root:", "line", "3:"],
+        ["/root:", "line", "7:"],
+        ["/root:", "line", "8:"],
+    ]

@@ -180,7 +180,7 @@ X, Y, Z = "2001:db8::1", "2001:db8::2", "2001:db8::3"
         ([A, B, C], [X], [A, X, B]),
         ([A, B], [X, Y], [A, X, B]),
         ([A], [X, Y], [A, X, Y]),
-        ([], [X], [X]),
+        ([], [X], ["127.0.0.1", X]),
         ([A, B, X], [X], [A, B, X]),
         ([A, B, X, Y], [X, Y], [A, X, B]),
         ([X, Y, A], [Z], [X, Z, A]),
@@ -221,7 +221,8 @@ def test_resolv_refuses_a_file_that_a_program_writes(header, owner):
 
 @pytest.mark.parametrize("header", ["# managed by hand", "# managed by the mail team", "# belongs to the mail team"])
 def test_resolv_edits_what_people_write(header):
-    assert edit("resolv", f"{header}\n", {"nameserver": {"add": [X]}}) == f"{header}\nnameserver {X}\n"
+    new = edit("resolv", f"{header}\n", {"nameserver": {"add": [X]}})
+    assert new == f"{header}\nnameserver 127.0.0.1\nnameserver {X}\n"  # the server that was asked without an entry
 
 
 def test_key_value_and_lines():
