@@ -33,7 +33,7 @@ lab-down: .venv/controller ## remove the lab's containers and networks, and noth
 	@$(AS_ROOT) python tests/lab/lab.py down
 
 .PHONY: test
-test: check kernel ## everything: lint, unit, faults, molecule scenarios, the demonstration run twice
+test: check kernel parsers ## everything: lint, unit, parsers, faults, molecule scenarios, the demonstration run twice
 	@$(MAKE) faults S="nginx and trixie"
 	@$(MAKE) molecule demo-test
 
@@ -66,6 +66,10 @@ else
 	$(AS_ROOT) molecule test --all --exclude convert || { cat build/molecule-failures.txt 2>/dev/null; exit 1; }
 	$(AS_ROOT) molecule test -s convert || { cat build/molecule-failures.txt 2>/dev/null; exit 1; }
 endif
+
+.PHONY: parsers
+parsers: .venv/developer lab-tools ## our edits of generated files as the daemons' own parsers see them, on Debian 12 and 13
+	$(AS_ROOT) pytest tests/parsers
 
 .PHONY: faults
 faults: .venv/developer lab-tools ## break every service in every way on Debian 12 and 13, and kill runs at each step; S=postfix for one

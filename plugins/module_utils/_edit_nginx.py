@@ -481,8 +481,8 @@ def _entry_edits(
         _add(edits, entry, [f"{head}{six}{tail};" for six in new])
         if unknown:
             found.append(
-                f"{tree.place(entry)}: {head}{word} is known over IPv4 only; name the IPv6 networks of these clients in "
-                "networks, or write them there"
+                f"{tree.place(entry)}: {head}{word} is known over IPv4 only; name the IPv6 networks of these clients "
+                "in networks, or write them there"
             )
 
 
