@@ -110,6 +110,19 @@ class Lab:
         assert self.listeners(name) == before
         self.is_legacy(name, path.rsplit("/", 2)[0])
 
+    def refuses_taken(self, name, role, port):
+        """ROLE leaves the host NAME alone, and says so, while another process listens on PORT over IPv6."""
+        host, before = self(name), self.listeners(name)
+        taken = f"socat TCP6-LISTEN:{port},ipv6only,fork,reuseaddr SYSTEM:cat"
+        host.run_expect([0], f"systemd-run -q --unit=taken {taken}")
+        try:
+            status, said = self.role(name, role)
+        finally:
+            host.run_expect([0], "systemctl stop taken")
+        assert status != 0
+        assert f"listens on :: port {port}" in said
+        assert self.listeners(name) == before
+
     def is_legacy(self, name, directory):
         """Each file below DIRECTORY on the host NAME is what it was before any change."""
         for path, text in self.legacy(name, directory).items():

@@ -118,14 +118,5 @@ def test_what_would_send_people_away_is_refused_and_nothing_changes(lab, reverte
 
 def test_a_port_that_another_process_has_changes_nothing(lab, reverted):
     """The restart says that all is well, whatever happens."""
-    host, before = lab(reverted), lab.listeners(reverted)
-    host.run_expect([0], "systemd-run -q --unit=taken socat TCP6-LISTEN:21,ipv6only,fork,reuseaddr SYSTEM:cat")
-    try:
-        status, said = lab.role(reverted, "pureftpd")
-    finally:
-        host.run_expect([0], "systemctl stop taken")
-    assert status != 0
-    assert "listens on :: port 21" in said
-    for path, text in lab.legacy(reverted, CONF).items():
-        assert host.file(path).content_string == text, path
-    assert lab.listeners(reverted) == before
+    lab.refuses_taken(reverted, "pureftpd", 21)
+    lab.is_legacy(reverted, CONF)
