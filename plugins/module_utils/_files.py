@@ -6,16 +6,22 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import stat
+import struct
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 STORE = "/var/lib/dualstack"
 EDITED = "edited"
+# ioctl_iflags(2), _IOR('f', 1, long) as nearly all architectures number it; where it is another, nothing is known.
+_GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
+_FLAGS = {0x10: ("immutable", "i"), 0x20: ("append-only", "a")}
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,42 @@ def _attributes(handle: int) -> tuple[tuple[str, str], ...]:
         if error.errno != errno.ENOTSUP:
             raise
         return ()  # a file system without any
+
+
+def obstacle(path: str) -> str:
+    """Return why the file PATH is not to be written anew and what to do, or nothing; a link is not followed."""
+    try:
+        with open(path, "rb") as stream:
+            info, flags = os.fstat(stream.fileno()), _flags(stream.fileno())
+    except FileNotFoundError:
+        return ""
+    for bit, (name, letter) in _FLAGS.items():
+        if flags & bit:
+            return (
+                f"is {name} (see lsattr), so somebody wants it as it is; take that off with chattr -{letter} {path}, "
+                "run again, and put it back"
+            )
+    if info.st_nlink > 1:
+        others = ", ".join(_names(path, info)) or "one outside this directory tree"
+        return (
+            f"has another name, {others} (a hard link), and the two would part; make one of them a symbolic link or a "
+            "copy, and run again"
+        )
+    return ""
+
+
+def _flags(handle: int) -> int:
+    try:
+        return int.from_bytes(fcntl.ioctl(handle, _GET_FLAGS, bytes(struct.calcsize("l")))[:4], sys.byteorder)
+    except OSError:
+        return 0  # a file system without any
+
+
+def _names(path: str, info: os.stat_result) -> list[str]:
+    """Return the other names of the file PATH below the same directory of the root, such as /etc."""
+    top = "/" + path.split("/")[1]
+    names = [os.path.join(directory, name) for directory, _names, files in os.walk(top) for name in files]
+    return sorted(name for name in names if name != path and os.path.samestat(os.lstat(name), info))
 
 
 def write_file(state: FileState) -> None:

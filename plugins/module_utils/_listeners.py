@@ -201,8 +201,15 @@ def await_all(checks: Sequence[Check], limit: float, given_up: Callable[[], str]
     GIVEN_UP says why waiting is useless (the unit has failed), or nothing.
     """
     until = time.monotonic() + limit
+    failed: list[Check] = []
     while True:
-        reason = next(filter(None, (check.problem() for check in checks)), "")
+        # What failed goes first: asked each time, a service that holds would take us for an attacker, as sshd does.
+        reason = ""
+        for check in (*failed, *checks):
+            reason = check.problem()
+            if reason:
+                failed = [check]
+                break
         if not reason:
             return ""
         useless = given_up()

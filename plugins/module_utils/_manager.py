@@ -8,6 +8,7 @@ import glob
 import os
 from collections.abc import Iterable
 
+from ._command import run
 from ._listeners import sockets
 
 _OWN = "init.scope"  # systemd itself, which listens for the units that it starts on demand
@@ -44,6 +45,25 @@ def strangers(port: int, unit: str, root: str = "/") -> dict[str, str]:
             who = f"{_name(process)} in {name or 'no unit'} (process {os.path.basename(process)})"
             found.update((wanted[inode], who) for inode in _held(process) & wanted.keys())
     return found
+
+
+def asleep(unit: str) -> str:
+    """Return ``enabled`` or ``disabled`` where no unit that matches UNIT runs, nor its socket; else nothing."""
+    names = [unit, unit.replace(".service", ".socket")]
+    states = run(["systemctl", "is-active", *names])
+    # Without systemd nobody can tell; a pattern that matches no loaded unit is answered with nothing.
+    if states.rc == 0 or not set(states.output.split()) <= {"inactive", "failed", "unknown"}:
+        return ""
+    listing = run(["systemctl", "list-unit-files", "--no-legend", "--plain", *names]).output
+    files = [line.split()[0] for line in listing.splitlines()]
+    enabled = run(["systemctl", "is-enabled", *files]).output.split() if files else []
+    return "enabled" if {"enabled", "enabled-runtime"} & set(enabled) else "disabled"
+
+
+def running(programs: Iterable[str], root: str = "/") -> bool:
+    """Return whether a process has the name of one of PROGRAMS, wherever it runs."""
+    names = {os.path.basename(program)[:15] for program in programs}  # TASK_COMM_LEN
+    return any(_name(os.path.dirname(comm)) in names for comm in glob.glob(f"{root}proc/[0-9]*/comm"))
 
 
 def unit_of(process: str, root: str = "/") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ._edit_text import is_ipv4
@@ -55,8 +55,13 @@ class Owner:
     check: Listed
 
 
-def owner(path: str, wanted: Sequence[str], root: str = "/") -> Owner | None:
-    """Return who writes the file PATH and takes the name servers WANTED; None where an edit of it is right."""
+def owner(
+    path: str, wanted: Sequence[str], root: str = "/", before: Callable[[str], str | None] = lambda path: None
+) -> Owner | None:
+    """Return who writes the file PATH and takes the name servers WANTED; None where an edit of it is right.
+
+    BEFORE returns the text of a file that a killed run has left changed, as it was before that run.
+    """
     real = os.path.realpath(path)
 
     def at(name: str) -> str:
@@ -83,7 +88,8 @@ def owner(path: str, wanted: Sequence[str], root: str = "/") -> Owner | None:
         return Owner(own, "lines", {"add": lines}, None, update, check(real, MAX_NAMESERVERS, "resolvconf"))
     if _OPENRESOLV.match(_text(real)):
         own = "/etc/resolvconf.conf"
-        key, have = _openresolv(_text(at(own)))
+        old = before(at(own))
+        key, have = _openresolv(_text(at(own)) if old is None else old)
         words = [*have, *(word for word in lacks(own, real) if word not in have)]
         settings: dict[str, object] = {key: f'"{" ".join(words)}"'} if words != have else {}
         update = ("resolvconf", "-u")

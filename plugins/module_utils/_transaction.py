@@ -27,9 +27,9 @@ from ._edit_text import additions as words_to_add
 from ._edit_web import Read, Socket, overlap, reachable
 from ._editors import FORMATS, TREES, edit
 from ._errors import DualStackError, InputError
-from ._files import EDITED, STORE, FileState, Snapshots, read_file, write_file
+from ._files import EDITED, STORE, FileState, Snapshots, obstacle, read_file, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Bindable, Listener, Resolver, await_all
-from ._manager import foreign, strangers
+from ._manager import asleep, foreign, running, strangers
 from ._resolv_writer import Listed, owner, writer
 from ._sites import SiteCheck
 from ._sites import checks as site_checks
@@ -46,6 +46,11 @@ _FOREIGN = (
     "that count. Convert the service where it is managed, or stop that one and start the unit, or take {name} out of "
     "the host's dualstack_services"
 )
+_OFF = "{name} is switched off here (its unit {unit} neither runs nor is enabled): nothing was changed"
+_STOPPED = (
+    "{name}: its unit {unit} is enabled and does not run, so no change could be proved: nothing was changed. "
+    "Start it, or disable it where it is not wanted, and run again"
+)
 # What templating systems write at the head of a file; a block of Ansible's blockinfile is not the whole file.
 _MANAGER = r"(ansible|puppet|chef|salt(?:stack)?|cfengine|terraform|cloud-init)"
 _MANAGED = re.compile(
@@ -53,6 +58,7 @@ _MANAGED = re.compile(
     rf".*\b(?:(?:managed|generated|maintained|controlled|written)\b.*\b{_MANAGER}\b|{_MANAGER}[ _-]managed\b)",
     re.IGNORECASE | re.MULTILINE,
 )
+JOURNAL = "journal.json"
 HIDDEN = "(content hidden)\n"
 
 Command = tuple[str, ...]
@@ -310,9 +316,15 @@ def _plan(request: Request, undone: Mapping[str, FileState], additions: Addition
                 problems += [text if text.startswith(path) else f"{path}: {text}" for text in error.problems]
     if not request.managed:
         problems += filter(None, map(_managed, changes.values()))
+    problems += _obstacles(changes.values())
     if problems:
         raise InputError(problems)
     return list(changes.values())
+
+
+def _obstacles(changes: Iterable[Change]) -> list[str]:
+    paths = [change.after.path for change in changes if not _same(change.found, change.after)]
+    return [f"{path}: {reason}" for path in paths if (reason := obstacle(path))]
 
 
 def _managed(change: Change) -> str:
@@ -403,6 +415,7 @@ def _plan_revert(
             )
         # Who does not name the file does not say whether it is a secret; its mode does.
         changes.append(Change(before, original, found, shown.get(path, bool(original.mode & before.mode & 0o004))))
+    problems += _obstacles(changes)
     if problems:
         raise InputError(problems)
     return changes
@@ -440,22 +453,28 @@ def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Re
     if request.programs and not any(map(os.path.exists, request.programs)):
         no = " and no ".join(request.programs)
         return Result(False, skipped=f"{request.name} is not installed here (no {no}): nothing to do")
-    request = _through_owner(request)
     try:
         with contextlib.nullcontext() if check_mode else _lock(root):
-            return _Run(request, root).execute(check_mode)
+            killed = Snapshots(request.name, root, JOURNAL).load()
+            return _Run(_through_owner(request, _undone(killed)), root).execute(check_mode)
     except OSError as error:  # outside the steps that are undone: what a killed run left, and our own records
         raise DualStackError(f"{request.name}: {error}; put that right, the next run goes on from there") from error
 
 
-def _through_owner(request: Request) -> Request:
+def _undone(killed: Mapping[str, tuple[FileState, str]]) -> dict[str, FileState]:
+    """Return what the files that a KILLED run has left changed were before it."""
+    return {path: before for path, (before, after) in killed.items() if _load(path).digest == after}
+
+
+def _through_owner(request: Request, undone: Mapping[str, FileState]) -> Request:
     """Return REQUEST with the files of the program that writes resolv.conf in its place."""
+    before = _reader(lambda path: undone.get(os.path.realpath(path), FileState(path)))
     for wanted in request.files:
         if wanted.form != "resolv":
             continue
         only_nameservers = {"nameserver": wanted.settings.get("nameserver", {"add": []})}
         edit("resolv", "", only_nameservers)  # what is wrong with the addresses is told by the editor
-        found = owner(wanted.path, words_to_add("nameserver", only_nameservers["nameserver"]))
+        found = owner(wanted.path, words_to_add("nameserver", only_nameservers["nameserver"]), before=before)
         if found is None:
             continue
         there = Wanted(found.path, found.content, found.form, found.settings)
@@ -484,7 +503,7 @@ class _Run:
     def __init__(self, request: Request, root: str) -> None:
         self.request = request
         self.originals = Snapshots(request.name, root)
-        self.journal = Snapshots(request.name, root, "journal.json")
+        self.journal = Snapshots(request.name, root, JOURNAL)
         self.began = time.time()
         self.ran: list[str] = []
         self.checks: Sequence[Check] = request.checks
@@ -493,6 +512,7 @@ class _Run:
         self.logged = _size(request.log)
         self.warnings: list[str] = []
         self.torn = ""  # the file that is being written
+        self.alive = False  # the unit, before anything was done to it
         self.left: list[Change] = []  # not put back, because somebody else changed the file
 
     def execute(self, check_mode: bool) -> Result:
@@ -500,10 +520,16 @@ class _Run:
         killed = self.journal.load()
         if not check_mode:
             self._sweep(killed)
-        undone = {path: before for path, (before, after) in killed.items() if _load(path).digest == after}
+        undone = _undone(killed)
         kept = self._settled(killed)
         if request.reverted and not kept and not killed:
             return Result(False)
+        # A killed run may have left its service in the middle of a restart.
+        off = asleep(request.unit) if request.programs and request.unit and not killed else ""
+        if off and request.reverted:
+            self._only_files()
+        elif off and not running(request.programs):
+            return self._off(off)
         additions = Additions(unpacked_additions(self.originals.added))
         plan = _plan_revert(request, kept, undone) if request.reverted else _plan(request, undone, additions)
         planned = {change.before.path for change in plan}
@@ -512,6 +538,8 @@ class _Run:
         shown = [change for change in plan if not _same(change.found, change.after)]
         needed = bool(changes or killed or (request.reverted and kept))
         self._look(plan, needed, check_mode)
+        if off and not request.reverted:  # somebody else's process is no obstacle, or _look would have said so
+            return self._off(off)
         if not check_mode:
             if needed and not request.reverted:
                 self._ask_first()
@@ -528,6 +556,18 @@ class _Run:
             tuple(_diff(change) for change in shown),
             warnings=tuple(self.warnings),
         )
+
+    def _off(self, state: str) -> Result:
+        """Skip a service that is switched off; refuse one that should run: nobody here starts what somebody stopped."""
+        if state == "enabled":
+            raise InputError([_STOPPED.format(**vars(self.request))])
+        return Result(False, skipped=_OFF.format(**vars(self.request)))
+
+    def _only_files(self) -> None:
+        """Put the files back without a word to a service that is not running."""
+        self.request = replace(self.request, commands=(), checks=(), sites=False, listeners=(), restart=())
+        self.checks = self.validate = self.apply = ()
+        self.warnings.append(f"{self.request.name}: {self.request.unit} does not run and was not started")
 
     def _look(self, plan: Sequence[Change], needed: bool, check_mode: bool) -> None:
         """Read from the configuration what there is to ask and to tell, and whether a reload can bind its listeners."""
@@ -638,6 +678,7 @@ class _Run:
         entries = {path: (before, before.digest) for path, (before, _after) in killed.items()}
         entries.update({change.before.path: (change.before, change.after.digest) for change in changes})
         step, command = "write", f"write {os.path.dirname(self.journal.path)}"
+        self.alive = bool(request.unit) and not run(["systemctl", "is-active", "--quiet", request.unit]).rc
         try:
             self.journal.save(entries)
             if changes and not request.reverted:
@@ -718,6 +759,8 @@ class _Run:
                 run(["systemctl", "reset-failed", self.request.unit])
             for command in self.apply:
                 attempt(partial(self._commands, "apply", [command]))
+            if self.alive:  # a reload leaves a unit that has died alone; a pattern names those that run
+                run(["systemctl", "start", self.request.unit])
             attempt(partial(self._verify, only_ipv4=True))
         if files_back:
             self.journal.forget()

@@ -50,6 +50,8 @@ options:
       path:
         description:
           - Absolute path. Symbolic links are followed, so that the link stays and its target is edited.
+          - A file with a second name (a hard link), or one that chattr(1) has made immutable or append-only, is refused
+            before anything is written, in check mode too.
           - With O(files[].set) it may be a shell pattern, such as C(/etc/dovecot/conf.d/*.conf), for all files it
             matches.
         type: path
@@ -202,6 +204,9 @@ options:
     description:
       - Unit, or pattern of units, of the service. When it fails, waiting ends at once; its journal is part of an
         error.
+      - With O(program), a unit that neither runs nor is enabled is switched off, and its service is skipped; one that
+        is enabled and does not run is refused. Nothing here starts what somebody has stopped. V(reverted) puts the
+        files of such a service back and leaves it stopped.
       - When others than this unit alone listen on one of O(verify[].port), such as a container or a supervisor, it is
         they that run the service. That is refused before anything is written.
     type: str

@@ -39,16 +39,10 @@ PEER_PLAYBOOKS = ("core", "postfix", "dovecot", "apache")
 # What DebOps has roles for; it has none for Varnish and Pure-FTPd.
 COMMON = ("postfix", "dovecot", "apache")
 ADDRESSES = ("192.0.2.10", "2001:db8::10")
-UNITS = {
-    "postfix": "postfix",
-    "dovecot": "dovecot",
-    "pureftpd": "pure-ftpd",
-    "apache": "apache2",
-    "varnish": "varnish",
-    "nginx": "nginx",
-}
+OF_LAB = ("sshd", "resolver")  # by which the host is reached, and which it asks
+UNITS = {role: unit for role, unit in lab.UNITS.items() if role not in OF_LAB}
 # Who is the legacy lists' 198.51.100.0/24 over IPv6.
-NETWORKS = {f"{role}_ipv6_networks": {"198.51.100.0/24": ["2001:db8::/64"]} for role in ("apache", "nginx")}
+NETWORKS = {"dualstack_networks": {"198.51.100.0/24": ["2001:db8::/64"]}}
 PORTS = {"postfix": 25, "dovecot": 143, "pureftpd": 21, "apache": 8080, "varnish": 80, "nginx": 8081}
 # What the daemon itself needs to take new listeners, as facts of each daemon.
 OWN = {

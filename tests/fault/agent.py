@@ -1,5 +1,7 @@
 """Runs on the host under test: reads what to do as JSON, does it in order, writes what came of it as JSON."""
 
+import array
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +17,8 @@ from module_utils._transaction import execute, parse
 STEPS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.setxattr", "subprocess.Popen")
 MOST_STEPS = 80
 PATIENCE = 20
+# ioctl_iflags(2)
+GET_FLAGS, SET_FLAGS, IMMUTABLE = 0x80086601, 0x40086602, 0x10
 LEGACY, BOTH = ["ipv4"], ["ipv4", "ipv6"]
 
 
@@ -72,22 +76,40 @@ def state():
                 if stat.S_ISREG(info.st_mode):
                     with open(path, "rb") as stream:
                         data = hashlib.sha256(stream.read()).hexdigest()
-                found[path] = [info.st_mode, info.st_uid, info.st_gid, link, data, names]
+                found[path] = [info.st_mode, info.st_uid, info.st_gid, link, data, names, info.st_nlink]
     return found
 
 
-def listeners(port, wanted):
-    """Return the families that the service listens with, once they are WANTED: a reload ends before its effect."""
+def families(question, wanted):
+    """Return the families that are served, once they are WANTED: a reload ends before its effect.
+
+    QUESTION is the port that the service listens on, or a shell command that prints them.
+    """
     end = time.monotonic() + PATIENCE
     while True:
-        rows = sh(f"ss -Hltnp 'sport = :{port}' | grep -v occupant").splitlines()
-        words = [row.split()[3] for row in rows]
-        six = any(word.startswith(("*", "[")) for word in words)
-        four = any(not word.startswith("[") for word in words)
-        found = [family for family, there in (("ipv4", four), ("ipv6", six)) if there]
+        found = listeners(question) if isinstance(question, int) else sorted(set(sh(question).split()))
         if found == wanted or time.monotonic() > end:
             return found
         time.sleep(0.05)
+
+
+def listeners(port):
+    rows = sh(f"ss -Hltnp 'sport = :{port}' | grep -v occupant").splitlines()
+    words = [row.split()[3] for row in rows]
+    six = any(word.startswith(("*", "[")) for word in words)
+    four = any(not word.startswith("[") for word in words)
+    return [family for family, there in (("ipv4", four), ("ipv6", six)) if there]
+
+
+def immutable(path, wanted):
+    """Set what chattr(1) calls i of the file PATH, or take it off; return whether it was set."""
+    with open(path, encoding="utf-8") as stream:
+        flags = array.array("l", [0])
+        fcntl.ioctl(stream, GET_FLAGS, flags)
+        was = bool(flags[0] & IMMUTABLE)
+        flags[0] = flags[0] & ~IMMUTABLE | (IMMUTABLE if wanted else 0)
+        fcntl.ioctl(stream, SET_FLAGS, flags)
+    return was
 
 
 def sh(script):
@@ -97,17 +119,17 @@ def sh(script):
     return done.stdout
 
 
-def sweep(params, port):
+def sweep(params, question):
     """Kill a run before each of its steps in turn; return the number of kills and the first thing that was wrong."""
     legacy = state()
     for step in range(1, MOST_STEPS):
         sh("systemctl reset-failed")  # systemd refuses a unit that is started this often
         killed = run(params, kill=step)
         done = run(params)
-        both = listeners(port, BOTH)
+        both = families(question, BOTH)
         again = run(params, check=True)
         back = run(params, "reverted")
-        four = listeners(port, LEGACY)
+        four = families(question, LEGACY)
         left = state()
         wrong = {
             "killed run": killed["error"] not in ("", "killed"),
@@ -131,7 +153,7 @@ def sweep(params, port):
     return [MOST_STEPS, "more steps than expected"]
 
 
-ACTIONS = {"run": run, "state": state, "listeners": listeners, "sh": sh, "sweep": sweep}
+ACTIONS = {"run": run, "state": state, "families": families, "immutable": immutable, "sh": sh, "sweep": sweep}
 
 if __name__ == "__main__":
     json.dump([ACTIONS[name](*words) for name, *words in json.load(sys.stdin)], sys.stdout)

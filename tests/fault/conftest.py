@@ -26,11 +26,23 @@ RESET = """
 systemctl stop {units}
 systemctl stop occupant
 nft delete table ip fault
-for place in /var/lib/dualstack {places}; do umount $place; done
+nft delete table ip6 fault
+for place in /var/lib/dualstack {places}; do umount --lazy $place; done
 rm -rf /var/lib/dualstack
-rsync -a --delete --checksum --exclude=/resolv.conf /root/etc/ /etc/
+resolvconf -f -d eth0.inet
+rsync -a --delete --checksum /root/etc/ /etc/
 systemctl daemon-reload
 """
+NAMED = 'options { directory "/var/cache/bind"; listen-on { 192.0.2.10; }; listen-on-v6 { 2001:db8::10; }; };'
+# A name server has no listener of the role's own: of each family, is there one that this host asks and that answers?
+ASKED = (
+    "for server in $(sed -n 's/^nameserver //p' /etc/resolv.conf); do"
+    " dig +time=1 +tries=1 @$server 127.in-addr.arpa SOA >/dev/null &&"
+    " case $server in *:*) echo ipv6;; *) echo ipv4;; esac; done; true"
+)
+
+
+PACKAGES = ("openresolv",)  # of Debian, which the image lacks
 
 
 @dataclass(frozen=True)
@@ -38,52 +50,87 @@ class Service:
     """A role under test: how its host is in its legacy state, and what of it can be broken."""
 
     role: str
-    port: int
-    unit: str
+    port: int  # 0 where ASKED says which families are served
     file: str  # that the role edits first
     legacy: str  # shell commands
     sign: str  # a shell command that says whether the files are converted
-    broken: str = ""  # a line that the checker refuses
+    broken: str = ""  # a shell command after which the checker refuses
     words: str = ""  # what it says then
     variables: dict = field(default_factory=dict)
+    owner: str = ""  # the program that writes the file which the role is given
+
+    @property
+    def name(self):
+        return self.owner or self.role
+
+    @property
+    def unit(self):
+        return lab.UNITS[self.role]
+
+    @property
+    def question(self):
+        return self.port or ASKED
+
+
+def _resolver(file, legacy, owner=""):
+    return Service(
+        "resolver", 0, file, f"echo '{NAMED}' > /etc/bind/named.conf.options; {legacy}",
+        f"grep -q 2001:db8::10 {file}", variables={"resolver_ipv6_nameservers": ["2001:db8::10"]}, owner=owner,
+    )  # fmt: skip
 
 
 SERVICES = [
     Service(
-        "postfix", 25, "postfix", "/etc/postfix/main.cf",
+        "postfix", 25, "/etc/postfix/main.cf",
         "postconf -e inet_protocols=ipv4 'mynetworks=127.0.0.0/8 192.0.2.0/24'",
-        "grep -q '^inet_protocols = all' /etc/postfix/main.cf", "inet_interfaces = 203.0.113.99", "203.0.113.99",
+        "grep -q '^inet_protocols = all' /etc/postfix/main.cf",
+        "echo inet_interfaces = 203.0.113.99 >> /etc/postfix/main.cf", "203.0.113.99",
     ),
     Service(
-        "dovecot", 143, "dovecot", "/etc/dovecot/dovecot.conf",
+        "dovecot", 143, "/etc/dovecot/dovecot.conf",
         "echo 'listen = *' >> /etc/dovecot/dovecot.conf",
-        "grep -q '^listen = .*::' /etc/dovecot/dovecot.conf", "nonsense = 1", "nonsense",
+        "grep -q '^listen = .*::' /etc/dovecot/dovecot.conf",
+        "echo nonsense = 1 >> /etc/dovecot/dovecot.conf", "nonsense",
     ),
     Service(
-        "pureftpd", 21, "pure-ftpd", "/etc/pure-ftpd/conf/IPV4Only",
+        "pureftpd", 21, "/etc/pure-ftpd/conf/IPV4Only",
         "echo yes > /etc/pure-ftpd/conf/IPV4Only",
         "! grep -qs yes /etc/pure-ftpd/conf/IPV4Only",
+        "echo many > /etc/pure-ftpd/conf/MinUID", "Invalid configuration file",
     ),
     Service(
-        "apache", 80, "apache2", "/etc/apache2/ports.conf",
+        "apache", 80, "/etc/apache2/ports.conf",
         "sed -i 's/^Listen 80/Listen 0.0.0.0:80/' /etc/apache2/ports.conf",
-        "grep -q '^Listen 80' /etc/apache2/ports.conf", "Nonsense on", "Nonsense",
+        "grep -q '^Listen 80' /etc/apache2/ports.conf",
+        "echo Nonsense on >> /etc/apache2/ports.conf", "Nonsense",
     ),
     Service(
-        "nginx", 80, "nginx", "/etc/nginx/sites-available/default",
+        "nginx", 80, "/etc/nginx/sites-available/default",
         "sed -i '/^\tlisten \\[::\\]:80/d' /etc/nginx/sites-available/default",
-        "grep -q '^\tlisten .::.:80' /etc/nginx/sites-available/default", "nonsense on;", "nonsense",
+        "grep -q '^\tlisten .::.:80' /etc/nginx/sites-available/default",
+        "echo 'nonsense on;' >> /etc/nginx/sites-available/default", "nonsense",
     ),
     Service(
-        "varnish", 6081, "varnish", "/etc/systemd/system/varnish.service.d/override.conf",
+        "varnish", 6081, "/etc/systemd/system/varnish.service.d/override.conf",
         "mkdir -p /etc/systemd/system/varnish.service.d; "
-        "printf '[Service]\\nExecStart=\\nExecStart=/usr/sbin/varnishd -F -a 0.0.0.0:6081 -b 127.0.0.1:80\\n'"
+        "printf '[Service]\\nExecStart=\\nExecStart=/usr/sbin/varnishd -F -a 0.0.0.0:6081 "
+        "-f /etc/varnish/default.vcl\\n'"
         " > /etc/systemd/system/varnish.service.d/override.conf; systemctl daemon-reload",
         "grep -q -- '-a .::.:6081' /etc/systemd/system/varnish.service.d/override.conf",
-        variables={"varnish_ipv6_port": 6081},
+        "echo nonsense >> /etc/varnish/default.vcl", "nonsense",
     ),
+    Service(
+        "sshd", 22, "/etc/ssh/sshd_config",
+        "echo ListenAddress 0.0.0.0 >> /etc/ssh/sshd_config",
+        "grep -q '^ListenAddress .*::' /etc/ssh/sshd_config",
+        "echo PermitRotLogin yes >> /etc/ssh/sshd_config", "PermitRotLogin",
+    ),
+    _resolver(
+        "/etc/resolv.conf",
+        "printf 'search example.net\\nnameserver 192.0.2.10\\noptions timeout:2\\n' > /etc/resolv.conf",
+    ),
+    _resolver("/etc/resolvconf.conf", "echo nameserver 192.0.2.10 | resolvconf -a eth0.inet", owner="openresolv"),
 ]  # fmt: skip
-BY_ROLE = {service.role: service for service in SERVICES}
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +162,7 @@ def arguments(tmp_path_factory):
 class Host:
     """A scratch host with the core on it."""
 
-    def __init__(self, scratch, arguments):
+    def __init__(self, scratch, suite, arguments):
         self.scratch, self._arguments = scratch, arguments
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -123,7 +170,8 @@ class Host:
                 archive.add(path, f"root/core/module_utils/{path.name}")
             archive.add(HERE / "agent.py", "root/core/agent.py")
         lab.podman("cp", "-", f"{scratch.container}:/", stdin=buffer.getvalue())
-        self.sh("cp -a /etc /root/etc")
+        scratch.run("tar", "-C", "/root", "-x", stdin=lab.packages(suite, *PACKAGES))
+        self.sh("dpkg --install /root/*.deb && cp -a /etc /root/etc")
 
     def sh(self, script):
         done = self.scratch.run("sh", "-c", script, check=False)
@@ -133,20 +181,20 @@ class Host:
         """Return a copy of the role's last arguments: those that make it listen."""
         return copy.deepcopy(self._arguments[service.role][-1])
 
-    def play(self, service, *steps, privileged=False):
+    def play(self, service, *steps):
         """Do STEPS with SERVICE running alone in its legacy state, and return what came of each; see agent.py."""
         units = " ".join(sorted({other.unit for other in SERVICES}))
         before = [
             ["sh", f"systemctl stop {units}; systemctl reset-failed; {service.legacy}; systemctl start {service.unit}"],
-            ["listeners", service.port, LEGACY],
+            ["families", service.question, LEGACY],
         ]
         after = [
             ["sh", RESET.format(units=units, places=" ".join(str(pathlib.Path(one.file).parent) for one in SERVICES))]
         ]
-        command = ["podman", "exec", "-i", *(["--privileged"] if privileged else []), "--env", "PYTHONPATH=/root/core"]
+        # Privileged, as root is on a host: what a file's attributes forbid is forbidden to root too.
         done = lab.podman(
-            *command[1:], self.scratch.container, "python3", "/root/core/agent.py",
-            stdin=json.dumps([*before, *steps, *after]).encode(), check=False,
+            "exec", "-i", "--privileged", "--env", "PYTHONPATH=/root/core", self.scratch.container,
+            "python3", "/root/core/agent.py", stdin=json.dumps([*before, *steps, *after]).encode(), check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         said, families, *results, _reset = json.loads(done.stdout)
@@ -157,7 +205,7 @@ class Host:
 @pytest.fixture(scope="session", params=SUITES)
 def host(request, arguments):
     with lab.scratch(request.param, f"fault-{request.param}") as scratch:
-        yield Host(scratch, arguments)
+        yield Host(scratch, request.param, arguments)
 
 
 TABLE = {}
@@ -168,15 +216,15 @@ def survived():
     """Count faults that a service survived, for the table at the end."""
 
     def count(service, fault, number=1, injected=0):
-        before = TABLE.get((service.role, fault), (0, 0))
-        TABLE[service.role, fault] = before[0] + (injected or number), before[1] + number
+        before = TABLE.get((service.name, fault), (0, 0))
+        TABLE[service.name, fault] = before[0] + (injected or number), before[1] + number
 
     return count
 
 
 def pytest_terminal_summary(terminalreporter):
-    for (role, fault), (injected, number) in sorted(TABLE.items()):
-        terminalreporter.write_line(f"{role:<18} {fault:<44} injected {injected:>3} survived {number:>3}")
+    for (name, fault), (injected, number) in sorted(TABLE.items()):
+        terminalreporter.write_line(f"{name:<18} {fault:<44} injected {injected:>3} survived {number:>3}")
     injected, number = (sum(column) for column in zip((0, 0), *TABLE.values()))
     terminalreporter.write_line(f"{injected} faults injected, {number} survived")
 

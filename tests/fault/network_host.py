@@ -61,7 +61,6 @@ class NetworkHost:
 
     def __init__(self, scratch, suite, backend, files):
         self.scratch, self.name = scratch, f"{suite}-{backend}"
-        self.role = self.name  # for the table
         tree = {
             "/usr/local/sbin/fault-cable": CABLE,
             "/etc/systemd/system/fault-cable.service": UNIT,

@@ -4,9 +4,9 @@ import pytest
 from conftest import SERVICES
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.role)
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 def test_a_run_killed_before_any_step_is_made_good_by_the_next(host, service, survived):
-    [[kills, *wrong]] = host.play(service, ["sweep", host.params(service), service.port])
+    [[kills, *wrong]] = host.play(service, ["sweep", host.params(service), service.question])
     assert not wrong, (kills, wrong)
     assert kills > 10
     survived(service, "SIGKILL", kills)

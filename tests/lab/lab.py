@@ -52,6 +52,17 @@ NETWORKS = ("device", "uplink")
 CAPABILITIES = "NET_ADMIN,SYS_ADMIN,NET_RAW,NET_BROADCAST,SYS_NICE,AUDIT_WRITE,DAC_READ_SEARCH"
 # podman's own wishes exceed what a machine without CAP_SYS_RESOURCE may give; these are enough for a lab host anywhere.
 LIMITS = ["--ulimit", "nofile=16384:16384", "--ulimit", "nproc=8192:8192"]
+# The unit of each role's service.
+UNITS = {
+    "postfix": "postfix",
+    "dovecot": "dovecot",
+    "pureftpd": "pure-ftpd",
+    "apache": "apache2",
+    "varnish": "varnish",
+    "nginx": "nginx",
+    "sshd": "ssh",
+    "resolver": "named",
+}
 IMAGE_BYTES = 5 * 2**30
 BOOT_SECONDS = 60
 

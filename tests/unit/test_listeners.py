@@ -128,6 +128,24 @@ def test_waiting_ends_at_once_when_the_unit_has_failed():
         assert "unit x has failed" in await_all([check], 60, lambda: "unit x has failed")
 
 
+def test_who_waits_for_one_answer_does_not_bother_those_that_have_given_theirs():
+    """sshd shuts out an address that comes again and again without logging in."""
+    asked = []
+
+    class Asked:
+        def __init__(self, name, until):
+            self.name, self.until = name, until
+
+        def problem(self):
+            asked.append(self.name)
+            return f"{self.name} is late" if asked.count(self.name) < self.until else ""
+
+    assert await_all([Asked("ready", 1), Asked("late", 4)], 5, lambda: "") == ""
+    assert asked.count("ready") == 2
+    assert asked.count("late") > 3
+    assert asked[-2:] == ["ready", "late"]
+
+
 def test_waiting_is_bounded_and_tells_what_was_missing():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

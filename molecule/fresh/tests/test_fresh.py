@@ -10,10 +10,9 @@ import pytest
 
 sys.path.append("tests/lab")
 
-from lab import NAME, scratch
+from lab import NAME, UNITS, scratch
 
 SUITES = {"fresh12": "bookworm", "fresh13": "trixie"}
-UNITS = {"apache": "apache2", "pureftpd": "pure-ftpd"}
 PORTS = {"postfix": 25, "dovecot": 143, "pureftpd": 21, "apache": 80, "varnish": 6081, "nginx": 8080, "sshd": 22}
 WEB = {"apache", "varnish", "nginx"}
 PAGE = "GET / HTTP/1.0\\r\\n\\r\\n"
@@ -84,7 +83,7 @@ def fresh(lab, tmp_path_factory):
             for address in (f"{made.addresses(name)[0]}/24", f"{made.addresses(name)[1]}/64"):
                 host.run("ip", "address", "add", address, "dev", "eth0", "nodad")
             host.run("sed", "-i", "s/:80 /:8080 /; s/ 80 / 8080 /", "/etc/nginx/sites-available/default")
-            host.run("systemctl", "start", *(UNITS.get(service, service) for service in PORTS if service != "sshd"))
+            host.run("systemctl", "start", *(UNITS[service] for service in PORTS if service != "sshd"))
         yield made
 
 
