@@ -58,12 +58,8 @@ def run(request: Request, check: bool = False, store: Store | None = None) -> di
         return _gather(request, store)
     if check:
         return _ACTIONS[request.state](request, store, True)
-    try:
-        with store.locked():
-            return _ACTIONS[request.state](request, store, False)
-    except OSError as error:
-        place = error.filename or store.path
-        raise DualStackError(f"{place}: {error.strerror}; put that right and run again") from error
+    with store.locked():
+        return _ACTIONS[request.state](request, store, False)
 
 
 def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:

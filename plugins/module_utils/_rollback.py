@@ -73,9 +73,19 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the timer and other runs out; another run that does not come to its end is an error."""
-        for directory in (os.path.dirname(self.path), self.path):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+        """Keep the timer and other runs out; another run without end, or a full disk, is an error."""
+        try:
+            for directory in (os.path.dirname(self.path), self.path):
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+            with self._lock():
+                for left in glob.glob(os.path.join(glob.escape(self.path), ".dualstack-*")):
+                    os.unlink(left)  # of a run that was killed
+                yield
+        except OSError as error:
+            place = error.filename or self.path
+            raise DualStackError(f"{place}: {error.strerror}; put that right and run again") from error
+
+    def _lock(self) -> contextlib.ExitStack:
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(_undo.locked(self.path))
@@ -85,9 +95,7 @@ class Store:
                     f"({error}): wait for its end, or end it, then run again",
                     rollback="pending",
                 ) from error
-            for left in glob.glob(os.path.join(glob.escape(self.path), ".dualstack-*")):
-                os.unlink(left)  # of a run that was killed
-            yield
+            return stack.pop_all()
 
     def load(self, name: str) -> dict | None:
         """Return the JSON file NAME, or None when there is none."""
