@@ -258,10 +258,7 @@ class InventoryModule(BaseInventoryPlugin):
         if not self.inventory.hosts:
             raise InputError(problems)
         if _allocating():
-            source = {
-                "plan": os.path.abspath(path),
-                "hosts": untrusted(json.dumps(self._hosts(plan), default=_foreign)),
-            }
+            source = {"plan": os.path.abspath(path), "hosts": untrusted(_as_json(self._hosts(plan)))}
             self.inventory.groups["all"].set_variable("dualstack_plan_input", source)
             return
         file = os.path.join(os.path.dirname(path), plan.ledger)
@@ -323,6 +320,13 @@ def _allocating():
     own = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..", "playbooks", "plan.yml"))
     books = context.CLIARGS.get("args") or ()
     return bool(books) and all(book == PLAYBOOK or os.path.realpath(book) == own for book in books)
+
+
+def _as_json(hosts):
+    try:
+        return json.dumps(hosts, default=_foreign)
+    except (ValueError, RecursionError) as error:  # an integer too long to be shown, a list that contains itself
+        raise DualStackError(f"E209 a host variable cannot be read ({error}); correct it") from error
 
 
 def _foreign(value):

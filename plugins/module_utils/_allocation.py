@@ -438,7 +438,10 @@ class _Book:
             if identity in entry.pins or entry.kind != "auto":
                 planned = entry.pins.get(identity)
                 if planned is None and entry.kind == "location":
-                    planned = look.location(claims[name])
+                    try:
+                        planned = look.location(claims[name])
+                    except ValueError:  # an integer too long to be shown, a problem that comes up again
+                        continue
                 if planned is None or (planned != index and identity not in entry.pins):
                     pins.setdefault(entry.name, {})[identity] = f"{index:x}"
                 elif planned != index:

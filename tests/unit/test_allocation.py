@@ -287,6 +287,13 @@ def test_a_pin_moves_its_identity_and_nobody_else(ledger):
     assert '"u":"2026-05-02"' in content(ledger)
 
 
+@pytest.mark.parametrize("track", [False, True])
+def test_what_a_pin_gave_rests_where_it_is_tracked(ledger, track):
+    run(ledger, fleet("a"), plan_with("build", pins={"a": "100"}, start="sequential", track=track))
+    run(ledger, fleet("a", "b"), plan_with("build", pins={"a": "101"}, start="sequential", track=track))
+    assert index_of(ledger, "b") == (0x102 if track else 0x100)
+
+
 def test_a_tracked_place_tells_who_had_it(ledger):
     def at(name, unit):
         return {name: {"groups": ["rack"], "unit": unit}}
@@ -869,6 +876,7 @@ def test_integers_too_long_to_be_shown_are_errors(ledger):
         "E209 r: a host variable cannot be read ",
         "E209 w: a host variable cannot be read ",
     }
+    assert problems(ledger, {"r": hosts["r"]}, adopt={"r": ["2001:db8:100:1::4:5"]})[0].startswith("E209 r: a host")
 
 
 def test_hosts_that_were_given_out_are_what_every_play_sees(ledger):

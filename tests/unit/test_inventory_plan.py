@@ -133,6 +133,22 @@ def test_the_ledger_lies_beside_the_plan(fleet, messages):
     assert [line.split()[0] for line in messages] == ["W402"]
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe", None])
+def test_a_ledger_that_cannot_be_read_is_an_error(tmp_path, fleet, damage):
+    ledger = tmp_path / "addresses.jsonl"
+    if damage is None:
+        ledger.mkdir()
+    else:
+        ledger.write_bytes(damage)
+    assert failure(fleet, {"01-hosts.yml": HOSTS, "90-plan.yml": PLAN})[1].startswith(f"E308 {ledger}: cannot be read")
+
+
+def test_a_variable_that_cannot_be_handed_on_is_an_error(fleet, monkeypatch):
+    monkeypatch.setenv("DUALSTACK_ALLOCATE", "1")
+    hosts = HOSTS.replace("loc_unit: 15", f"loc_unit: 0x{'f' * 5000}")
+    assert failure(fleet, {"01-hosts.yml": hosts, "90-plan.yml": PLAN})[1].startswith("E209 a host variable cannot")
+
+
 def test_warnings_reach_the_user(fleet, messages):
     fleet(
         {"01-hosts.yml": HOSTS.replace("loc_rack: 4, loc_unit: 1}", "loc_rack: 0, loc_unit: 0}"), "90-plan.yml": PLAN}
