@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from ._edit_postfix import logical_lines
-from ._edit_text import Settings, body, end, only_keys, scalar, split_lines
+from ._edit_text import Settings, body, end, is_ipv4, is_loopback, only_keys, scalar, split_lines
 from ._errors import InputError
 
 PINNED, OPEN = "pinned", "open"
@@ -39,6 +39,9 @@ def edit(text: str, settings: Settings) -> str:
         raise InputError([f"outbound: {outbound!r} is neither {PINNED} nor {OPEN}"])
     if not isinstance(free, (list, tuple)):
         raise InputError([f"free: {free!r} is not a list of services; write [relay]"])
+    problems = _alone(split_lines(text))
+    if problems:
+        raise InputError(problems)
     lines = _open(split_lines(text))
     clients = _clients(lines)
     unknown = [str(name) for name in free if name not in {client.name for client in clients}]
@@ -49,6 +52,19 @@ def edit(text: str, settings: Settings) -> str:
             if client.name not in free and not client.told:
                 lines = _pin(lines, client.last)
     return "".join(lines)
+
+
+def _alone(lines: list[str]) -> list[str]:
+    """Return which servers stay on one IPv4 address whatever main.cf says, without one on IPv6 beside them."""
+    rows = [(indexes[0], body(lines[indexes[0]]).split()) for indexes in logical_lines(lines)]
+    places = [(index, *words[0].rpartition(":")[::2]) for index, words in rows if words[1:2] == ["inet"]]
+    served = {port for _index, address, port in places if not is_ipv4(address) and not is_loopback(address)}
+    return [
+        f"line {index + 1}: {address}:{port} is a server on one IPv4 address; write a line for its IPv6 address beside "
+        f"it, such as [2001:db8::1]:{port}, with the same options"
+        for index, address, port in places
+        if is_ipv4(address) and not is_loopback(address) and port not in served
+    ]
 
 
 def _clients(lines: list[str]) -> list[_Client]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ._edit_postfix_twins import NETWORK_LISTS, Twins, network
@@ -24,7 +24,7 @@ PATTERNS = (
     "regexp",
     "static",
     "randmap",
-)  # of names, or for everybody: no address is looked up in them
+)  # no network is in them that a twin could stand beside
 CHECK = re.compile(r"\bcheck_client(?:_a)?_access[\s,{]+((?:\w+:)+)([^\s,}]*)")
 
 
@@ -67,6 +67,22 @@ def find(values: dict[str, str], twins: Twins, known: Iterable[str] = ()) -> lis
     if problems:
         raise InputError(problems)
     return sorted(found.values())
+
+
+def patterns(values: dict[str, str], known: Iterable[str], read: Callable[[str], str | None]) -> list[str]:
+    """Return where a table of patterns that is not KNOWN has IPv4 addresses: each of them is asked for the client's."""
+    found: list[str] = []
+    tables = {table for place, value in values.items() for table in _named(place, value)}
+    for table in sorted(tables):
+        if table.type not in ("pcre", "regexp") or table.name in known:
+            continue
+        for number, line in enumerate((read(table.path) or "").split("\n"), 1):
+            if re.match(r"!?(?:if\s+!?)?[/|].*\d(?:\\.|\[.\]|\.)", line, re.IGNORECASE):
+                found.append(
+                    f"{table.path}: line {number}: {line.strip()} matches IPv4 addresses and no IPv6 client; write a "
+                    f"line for these, then add {table.name} to the known tables"
+                )
+    return found
 
 
 def index_commands(tables: Iterable[Table]) -> list[list[str]]:

@@ -11,7 +11,8 @@ version_added: 0.1.0
 description:
   - Asks postconf(1) for the tables in lists of client networks, such as C(mynetworks), and behind
     C(check_client_access), and returns what M(dualstack.fleet.config_files) needs to give their IPv4 networks twins.
-  - Changes nothing. A table that is no file, such as C(mysql:) or C(ldap:), is an error that names it.
+  - Changes nothing. A table that is no file, such as C(mysql:) or C(ldap:), is an error that names it. So is a line
+    of a C(pcre:) or C(regexp:) table that matches IPv4 addresses.
 options:
   networks:
     description: IPv4 prefixes with the IPv6 prefixes of the same machines.
@@ -66,8 +67,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import run
 from ..module_utils._edit_postfix_twins import Twins
-from ..module_utils._errors import DualStackError
-from ..module_utils._postfix_tables import FORMATS, find, index_commands, parameters
+from ..module_utils._errors import DualStackError, InputError
+from ..module_utils._postfix_tables import FORMATS, find, index_commands, parameters, patterns
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return None
 
 
 def main() -> None:
@@ -86,7 +95,11 @@ def main() -> None:
         for outcome in outcomes:
             if outcome.rc:
                 raise DualStackError(f"postconf: rc {outcome.rc}: {outcome.output}")
-        tables = find(parameters(*(outcome.output for outcome in outcomes)), Twins(networks), module.params["known"])
+        values, known = parameters(*(outcome.output for outcome in outcomes)), module.params["known"]
+        tables = find(values, Twins(networks), known)
+        problems = patterns(values, known, _read)
+        if problems:
+            raise InputError(problems)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
     module.exit_json(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from module_utils._edit_postfix_twins import Twins
 from module_utils._editors import edit
 from module_utils._errors import InputError
-from module_utils._postfix_tables import find, index_commands, parameters
+from module_utils._postfix_tables import find, index_commands, parameters, patterns
 
 SMTP = "smtp      unix  -       -       y       -       -       smtp\n"
 RELAY = "relay     unix  -       -       y       -       -       smtp\n        -o syslog_name=postfix/$service_name\n"
@@ -210,3 +210,21 @@ def test_a_list_in_an_option_of_master_cf_is_named():
 def test_an_address_has_its_own_action_not_that_of_its_first_octets_whichever_comes_first():
     pairs = {"192.0.2.7": [HOST]}
     assert twins("indexed", "192.0.2 a\n192.0.2.7 b\n", pairs) == f"192.0.2 a\n192.0.2.7 b\n{HOST[:-4]} b\n"
+
+
+def test_a_server_on_one_ipv4_address_is_named_until_it_has_a_twin():
+    alone = (
+        "smtp inet n - y - - smtpd\n192.0.2.1:submission inet n - y - - smtpd\n127.0.0.1:10025 inet n - y - - smtpd\n"
+    )
+    with pytest.raises(InputError, match=r"line 2: 192\.0\.2\.1:submission is a server on one IPv4 address"):
+        outbound(alone, "pinned")
+    both = f"{alone}[2001:db8::1]:submission inet n - y - - smtpd\n"
+    assert outbound(both, "pinned") == both
+
+
+def test_an_ipv4_address_in_a_table_of_patterns_is_named_with_its_line():
+    values = {"smtpd_client_restrictions": "check_client_access pcre:/etc/postfix/x check_client_access regexp:/etc/y"}
+    texts = {"/etc/postfix/x": "# ^10\\.\n/^192\\.0\\.2\\./ OK\n/\\.example$/ OK\n", "/etc/y": "/^mail/ OK\n"}
+    [problem] = patterns(values, [], texts.get)
+    assert problem.startswith("/etc/postfix/x: line 2: ")
+    assert patterns(values, ["pcre:/etc/postfix/x"], texts.get) == []
