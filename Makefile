@@ -34,7 +34,7 @@ lab-down: .venv/controller ## remove the lab's containers and networks, and noth
 
 .PHONY: test
 test: check kernel parsers ## everything: lint, unit, parsers, faults, molecule scenarios, the demonstration run twice
-	@$(MAKE) faults S="nginx and trixie"
+	@$(MAKE) faults S="(nginx and trixie) or short"
 	@$(MAKE) molecule demo-test
 
 .PHONY: check

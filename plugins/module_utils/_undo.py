@@ -30,6 +30,7 @@ GONE = (
     "does not exist",
     "Could not process rule: No such file or directory",
 )
+_UNKNOWN_SECONDS = 2.0
 # What ip(8) shows of IPv4 that must not be lost. Leases have no place here: their client renews them.
 IPV4 = [["address", "scope global permanent"], ["route", "default"]]
 
@@ -39,7 +40,7 @@ def locked(store: str, patience: float = 30.0, insist: bool = False) -> Iterator
     """Hold the store's lock: a confirmation and the timer must not both win.
 
     After PATIENCE seconds, raise TimeoutError. The timer must INSIST: its window is over, so a run that still holds the
-    lock hangs. It is killed, lest it go on with its change later.
+    lock hangs. It is killed, lest it go on with its change later; nobody who cannot be found stops the way back.
     """
     name = os.path.join(store, "lock")
     try:
@@ -56,13 +57,15 @@ def locked(store: str, patience: float = 30.0, insist: bool = False) -> Iterator
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > end:
-                    holder = _holder(name)
-                    if not insist:
-                        raise TimeoutError(f"process {holder} holds {name}") from None
-                    if holder:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(holder, signal.SIGKILL)
+                late = time.monotonic() - end
+                holder = _holder(name) if late > 0 else 0
+                if late > 0 and not insist:
+                    raise TimeoutError(f"process {holder} holds {name}") from None
+                if late > _UNKNOWN_SECONDS:
+                    break
+                if holder:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(holder, signal.SIGKILL)
                 time.sleep(0.05)
         # On a full disk nobody can be told who holds it, which matters less than the way back.
         with contextlib.suppress(OSError):

@@ -1,6 +1,5 @@
 """Hosts that the tests break: all daemons of the lab's image in their legacy state, and the roles' own arguments."""
 
-import contextlib
 import copy
 import io
 import json
@@ -16,7 +15,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "lab"))
 
 import lab
-from network_host import NETWORKS, each, network_host
+from network_host import NETWORKS, network_hosts_of
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -232,9 +231,5 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def network_hosts():
     """A host of each release and of each network manager, whose network can be broken."""
-    with contextlib.ExitStack() as stack:
-        made = each(NETWORKS, lambda words: stack.enter_context(network_host(*words)))
-        hosts = [host for _words, host in made]
-        for host, steps in each(hosts, lambda host: host.agent("references")):
-            host.steps = steps
+    with network_hosts_of(NETWORKS) as hosts:
         yield hosts

@@ -41,6 +41,7 @@ EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.symlink", "subprocess.Popen"
 TEMPORARY = r"-\w{8}$"
 # What the kernel or the host's own managers change by themselves.
 PASSING = ("/etc/fault/", "/etc/mtab", "/etc/resolv.conf", "/etc/.", "/etc/filler", "/etc/machine-id")
+SECOND = "/run/fault-second"
 REACHED = "/root/fault-step"
 PLACES = {"old": "/root/fault-old.json", "new": "/root/fault-new.json"}
 
@@ -309,6 +310,7 @@ def leftovers():
 
 def references():
     """Learn what old and new are from an undisturbed change, and how many steps each part of it has."""
+    os.makedirs(STORE.path, 0o700, exist_ok=True)  # as the later runs find it, lest their steps be numbered otherwise
     remember("old")
     counts = {}
     for state in ("applied", "confirmed", "reverted"):
@@ -333,11 +335,11 @@ def wait_for_the_end():
     return time.monotonic() - begin
 
 
-def judge(may_be=("old", "new"), after="true", told=None, ssh=True, retry=False):
+def judge(may_be=("old", "new"), *, after="true", told=None, ssh=True, retry=False, second=False):
     """Look at the host after a fault, which AFTER ends: return what is wrong with it, and with all that can follow.
 
     TOLD: whether the next run must say that there was a rollback. SSH: whether new connections are let in meanwhile.
-    RETRY: the rollback could not be complete; the next run does the rest.
+    RETRY: the rollback could not be complete; the next run does the rest. SECOND: another run must have been refused.
     """
     if told is None:
         told = is_armed(STORE) and os.path.exists(STORE.file("pending.json"))
@@ -346,6 +348,10 @@ def judge(may_be=("old", "new"), after="true", told=None, ssh=True, retry=False)
     if not (answers(GRACE) if ssh else echoes()):
         return ["IPv4 does not answer"]
     sh(after)
+    if second and "waiting for its confirmation" not in (
+        said := sh(f"until [ -s {SECOND} ]; do :; done; cat {SECOND}")
+    ):
+        return ["the second run says", said]
     said = run(check=True)
     if said["error"] or said["rollback"] not in (["fired"] if told else ["none", "fired"]):
         return ["the next run says", said["error"], said["rollback"], said.get("rollback_detail", "")]
@@ -381,7 +387,7 @@ def disturb(state, at, do, *, before="true", again="true", changed=None, **optio
         done = run(earlier)
         if done["error"]:
             return "", [earlier, done["error"]]
-    sh(f"rm -f {REACHED} /run/fault-second; {before}")
+    sh(f"rm -f {REACHED} {SECOND}; {before}")
     done = run(state, at, do, **(changed or {}))
     wrong = judge(**options)
     sh(again)

@@ -146,3 +146,14 @@ def network_host(suite, backend, files=None, name="net"):
     """Boot a host of SUITE whose network BACKEND configures, with FILES of its own, as {path: text}."""
     with lab.scratch(suite, f"{name}-{suite}-{backend}") as scratch:
         yield NetworkHost(scratch, suite, backend, files or {})
+
+
+@contextlib.contextmanager
+def network_hosts_of(networks, name="net"):
+    """Boot a host for each (suite, backend) of NETWORKS and have it learn its steps."""
+    with contextlib.ExitStack() as stack:
+        made = each(networks, lambda words: stack.enter_context(network_host(*words, name=name)))
+        hosts = [host for _words, host in made]
+        for host, steps in each(hosts, lambda host: host.agent("references")):
+            host.steps = steps
+        yield hosts

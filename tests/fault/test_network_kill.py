@@ -43,21 +43,22 @@ def power_failures(host, state):
     return MOST_STEPS, ["there is no end of steps"]
 
 
-def test_the_power_fails_between_the_change_and_its_confirmation(network_hosts, survived):
-    def cut(host):
-        wrong = []
-        for state, after in (("applied", "old"), ("confirmed", "new")):
-            wrong += host.run("applied", window=60) + (host.run("confirmed") if after == "new" else [])
-            host.boot()
-            wrong += [] if host.agent("answers", 5.0) else ["IPv4 does not answer"]
-            if after == "new" and not host.agent("answers", 5.0, ADDRESS, "2001:db8:100:1::1"):
-                wrong.append("nobody listens on the new address")
-            wrong += [f"after {state}: {line}" for line in host.agent("differs", after)]
-            said = host.agent("run", check=True)
-            wrong += [] if said["rollback"] == {"old": "fired", "new": "none"}[after] else [said]
-            wrong += host.run("reverted")
-        return wrong or host.agent("epilogue")
-
-    for host, wrong in each(network_hosts, cut):
+def test_the_power_fails_around_the_confirmation(network_hosts, survived):
+    for host, wrong in each(network_hosts, power_fails_around_the_confirmation):
         assert not wrong, (host.name, wrong)
         survived(host, "the power fails before, after the confirmation", 2)
+
+
+def power_fails_around_the_confirmation(host):
+    """Cut the power in the window, which brings back the old state, and after it, which brings the new one."""
+    wrong = []
+    for state, after in (("applied", "old"), ("confirmed", "new")):
+        wrong += host.run("applied", window=60) + (host.run("confirmed") if after == "new" else [])
+        host.boot()
+        wrong += [] if host.agent("answers", 5.0) else ["IPv4 does not answer"]
+        if after == "new" and not host.agent("answers", 5.0, ADDRESS, "2001:db8:100:1::1"):
+            wrong.append("nobody listens on the new address")
+        wrong += [f"after {state}: {line}" for line in host.agent("differs", after)]
+        said = host.agent("run", check=True)
+        wrong += [] if said["rollback"] == {"old": "fired", "new": "none"}[after] else [said]
+    return wrong + host.run("reverted") + host.agent("epilogue")

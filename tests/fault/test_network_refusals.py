@@ -26,7 +26,7 @@ REFUSED = {
         "nothing was changed: .*dualstack-rollback.service was already loaded or has a fragment file",
     ),
     "the store is full": (
-        f"mkdir -p {STORE}; mount -t tmpfs -o size=8k none {STORE}; dd if=/dev/zero of={STORE}/filler 2>/dev/null",
+        f"mkdir -p {STORE}; mount -t tmpfs -o size=8k none {STORE}; dd if=/dev/zero of={STORE}/filler 2>&1; true",
         f"umount {STORE}",
         {},
         f"{STORE}.*No space left on device",
