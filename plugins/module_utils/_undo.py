@@ -244,11 +244,15 @@ def _restore_ipv4(saved: list[list[str]]) -> list[str]:
     for kind, which, before, dump in saved:
         if not before or _show([kind, which]):
             continue
-        done = subprocess.run(
-            ["ip", "-4", kind, "restore"], input=base64.b64decode(dump), capture_output=True, check=False
-        )
+        # ip(8) seeks in what it reads, and the disk may be full.
+        with open(os.memfd_create("ipv4"), "w+b") as stream:
+            stream.write(base64.b64decode(dump))
+            stream.seek(0)
+            done = subprocess.run(
+                ["ip", "-4", kind, "restore"], stdin=stream, capture_output=True, text=True, check=False
+            )
         if not _show([kind, which]):
-            problems.append(f"the IPv4 {kind} {before} is lost: {done.stderr.decode(errors='replace').strip()}")
+            problems.append(f"the IPv4 {kind} {before} is lost: {done.stderr.strip()}")
     return problems
 
 

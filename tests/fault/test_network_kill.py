@@ -32,7 +32,7 @@ def test_the_power_fails(network_hosts, state, survived):
 def power_failures(host, state):
     """Cut the power before each step of a run of STATE in turn; return how often, and the first thing that is wrong."""
     for step in range(1, MOST_STEPS):
-        wrong = host.run(*NEEDS[state], window=60)
+        wrong = host.run(*NEEDS[state])
         if wrong or not host.cut_power(state, step):
             return step - 1, wrong or host.run("reverted")
         where = host.sh("cat /root/fault-step")
@@ -53,7 +53,7 @@ def power_fails_around_the_confirmation(host):
     """Cut the power in the window, which brings back the old state, and after it, which brings the new one."""
     wrong = []
     for state, after in (("applied", "old"), ("confirmed", "new")):
-        wrong += host.run("applied", window=60) + (host.run("confirmed") if after == "new" else [])
+        wrong += host.run("applied") + (host.run("confirmed") if after == "new" else [])
         host.boot()
         wrong += [] if host.agent("answers", 5.0) else ["IPv4 does not answer"]
         if after == "new" and not host.agent("answers", 5.0, ADDRESS, "2001:db8:100:1::1"):
