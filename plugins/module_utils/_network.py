@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._errors import DualStackError, InputError
 from ._routes import address_text, parse_address, parse_prefix, prefix_text
@@ -13,23 +13,25 @@ from ._rtnetlink import UNICAST, UNREACHABLE, KernelAddress, KernelRoute
 METRIC = 1024
 # rtnetlink(7)'s number of router advertisements, and how long their routes last by default (RFC 4861 section 6.2.1).
 _RA, ROUTER_LIFETIME = 9, 1800
-_ADDRESS_KEYS, _ROUTE_KEYS = {"address", "device"}, {"dest", "via", "type", "metric", "device"}
+_ADDRESS_KEYS, _ROUTE_KEYS = {"address", "device", "deprecated"}, {"dest", "via", "type", "metric", "device"}
 
 
 @dataclass(frozen=True, order=True)
 class Address:
-    """One address with its prefix length, on one interface."""
+    """One address with its prefix length, on one interface; a DEPRECATED one is no source of new connections."""
 
     device: str
     value: bytes
     length: int
+    deprecated: bool = False
 
     def __str__(self) -> str:
         return f"{address_text(self.value)}/{self.length}"
 
     def command(self, action: str) -> list[str]:
         """Return the ip(8) command that does ACTION with the address."""
-        return ["ip", "-6", "address", action, str(self), "dev", self.device]
+        words = ["ip", "-6", "address", action, str(self), "dev", self.device]
+        return words + (["preferred_lft", "0"] if self.deprecated and action == "replace" else [])
 
 
 @dataclass(frozen=True, order=True)
@@ -61,20 +63,25 @@ class HostRoute:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one interface shall have, including addresses that live on lo for it."""
+    """What one interface shall have, including addresses that live on lo for it.
+
+    RAISED is in the record of what is ours: the interface was down before.
+    """
 
     device: str
     addresses: tuple[Address, ...] = ()
     routes: tuple[HostRoute, ...] = ()
+    raised: bool = False
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the host has now."""
+    """What the host has now; DOWN are the interfaces that nobody has switched on."""
 
     indexes: Mapping[str, int]
     addresses: Sequence[KernelAddress]
     routes: Sequence[KernelRoute]
+    down: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ def _parse_address_record(record: Mapping[str, object], device: str, devices: Co
         )
     if on not in devices and on != device:
         raise ValueError(f"address {text} is for device {on}, which is not on this host")
-    return Address(on, value, length)
+    return Address(on, value, length, given.get("deprecated") is True)
 
 
 def parse_prefix_of(value: bytes, length: int) -> bytes:
@@ -211,22 +218,7 @@ def _parse_route_record(record: Mapping[str, object], device: str, devices: Coll
 
 def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
     """Return what makes WANTED true in the kernel and removes what only OWNED, our last change, had; or raise."""
-    problems: list[str] = []
-    commands: list[list[str]] = []
-    undo: list[list[str]] = []
-    for address in wanted.addresses:
-        here = _find_address(address, observed)
-        if here is None:
-            commands.append(address.command("replace"))
-            undo.append(address.command("del"))
-        elif here.length != address.length:
-            problems.append(
-                f"{address_text(address.value)} is on {address.device} with /{here.length}, wanted is /"
-                f"{address.length}: remove it, or correct the plan"
-            )
-        elif "dadfailed" in here.flags:
-            # Of an earlier start: the other host may be gone by now, and the kernel asks only once.
-            commands += [address.command("del"), address.command("replace")]
+    commands, undo, problems = _plan_addresses(wanted, observed, owned)
     for route in wanted.routes:
         same = _find_routes(route, observed)
         if len(same) == 1 and _is(route, same[0], observed):
@@ -247,6 +239,14 @@ def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
         undo += _way_back(route, old, advertised)
     if problems:
         raise DualStackError("\n".join(problems), problems=problems)
+    gone, back = _plan_removal(wanted, observed, owned)
+    return Steps((*commands, *gone), tuple(reversed([*undo, *back])))
+
+
+def _plan_removal(wanted: Wanted, observed: Observed, owned: Wanted) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the commands that remove what of OWNED is not WANTED any more, and those that undo them."""
+    commands: list[list[str]] = []
+    undo: list[list[str]] = []
     keep_keys, keep = {_key(route) for route in wanted.routes}, {(a.device, a.value) for a in wanted.addresses}
     for route in owned.routes:
         if _key(route) not in keep_keys and any(_is(route, here, observed) for here in _find_routes(route, observed)):
@@ -256,7 +256,51 @@ def plan_live(wanted: Wanted, observed: Observed, owned: Wanted) -> Steps:
         if (address.device, address.value) not in keep and _find_address(address, observed):
             commands.append(address.command("del"))
             undo.append(address.command("replace"))
-    return Steps(tuple(commands), tuple(reversed(undo)))
+    if owned.raised and not (wanted.addresses or wanted.routes):
+        commands.append(link_command(owned.device, "down"))
+        undo.append(link_command(owned.device, "up"))
+    return commands, undo
+
+
+def _plan_addresses(
+    wanted: Wanted, observed: Observed, owned: Wanted
+) -> tuple[list[list[str]], list[list[str]], list[str]]:
+    """Return the commands for a link that is up and has the addresses, those that undo them, and what is in the way."""
+    commands: list[list[str]] = []
+    undo: list[list[str]] = []
+    problems: list[str] = []
+    if wanted.device in observed.down and (wanted.addresses or wanted.routes):
+        commands.append(link_command(wanted.device, "up"))
+        undo.append(link_command(wanted.device, "down"))
+    for address in wanted.addresses:
+        here = _find_address(address, observed)
+        if here is None:
+            commands.append(address.command("replace"))
+            undo.append(address.command("del"))
+        elif here.length != address.length and not _fits(address, here.length, wanted, owned):
+            problems.append(
+                f"{address_text(address.value)} is on {address.device} with /{here.length}, wanted is /"
+                f"{address.length}: remove it, or correct the plan"
+            )
+        elif "dadfailed" in here.flags:
+            # Of an earlier start: the other host may be gone by now, and the kernel asks only once.
+            commands += [address.command("del"), address.command("replace")]
+        elif address.deprecated != ("deprecated" in here.flags):
+            commands.append(address.command("replace"))
+            undo.append(replace(address, deprecated=not address.deprecated).command("replace"))
+    return commands, undo, problems
+
+
+def _fits(address: Address, length: int, wanted: Wanted, owned: Wanted) -> bool:
+    """Whether a /LENGTH of somebody else's is what is wanted: the address, and a route to its network on the link."""
+    network = parse_prefix_of(address.value, length)
+    on_link = any((route.dest, route.length, route.via) == (network, length, b"") for route in wanted.routes)
+    return on_link and address.value not in {each.value for each in owned.addresses}
+
+
+def link_command(device: str, state: str) -> list[str]:
+    """Return the ip(8) command that switches DEVICE ``up`` or ``down``."""
+    return ["ip", "link", "set", "dev", device, state]
 
 
 def _way_back(route: HostRoute, old: Sequence[HostRoute], advertised: bool) -> list[list[str]]:
@@ -335,15 +379,19 @@ def ours(wanted: Wanted, owned: Wanted, steps: Steps) -> Wanted:
     def is_ours(each: Address | HostRoute) -> bool:
         return each in owned.addresses or each in owned.routes or tuple(each.command("replace")) in made
 
-    return Wanted(wanted.device, tuple(filter(is_ours, wanted.addresses)), tuple(filter(is_ours, wanted.routes)))
+    raised = owned.raised or tuple(link_command(wanted.device, "up")) in made
+    addresses, routes = tuple(filter(is_ours, wanted.addresses)), tuple(filter(is_ours, wanted.routes))
+    return Wanted(wanted.device, addresses, routes, raised)
 
 
 def to_record(wanted: Wanted) -> dict[str, object]:
     """Return WANTED in the form of the module's options, for the host's record."""
-    return {
-        "addresses": [{"address": str(address), "device": address.device} for address in wanted.addresses],
-        "routes": [route_record(route) for route in wanted.routes],
-    }
+    addresses = [
+        {"address": str(each), "device": each.device, **({"deprecated": True} if each.deprecated else {})}
+        for each in wanted.addresses
+    ]
+    record: dict[str, object] = {"addresses": addresses, "routes": [route_record(route) for route in wanted.routes]}
+    return {**record, "raised": True} if wanted.raised else record
 
 
 def route_record(route: HostRoute) -> dict[str, object]:

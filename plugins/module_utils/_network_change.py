@@ -5,26 +5,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from . import _rtnetlink, _undo
+from . import _netplan, _rtnetlink, _undo
 from ._backends import (
     AS_IT_IS,
-    NETWORKD,
+    RELOAD,
+    SETTINGS,
+    SYSCTL_DIRECTORY,
     Backend,
+    declared,
     detect,
     is_wedged,
     note_as_up,
     paths,
     plan_files,
+    reload_commands,
     reload_keeps_ipv4,
     strangers,
     unsettled,
 )
 from ._command import run as run_command
+from ._disabled import diagnose
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
 from ._network import Observed, Steps, Wanted, missing, ours, parse_wanted, plan_live, to_record
@@ -37,6 +43,12 @@ SETTLE_SECONDS = 10.0
 # Three solicitations, one a second (RFC 4861 section 10).
 NEIGHBOUR_SECONDS = 3.5
 _POLL = 0.05
+_MARK = "as-it-is"
+_DEVICES = "/sys/class/net"
+_NEIGHBOURS = "/proc/sys/net/ipv6/neigh/default"
+_ARP = "/proc/net/arp"
+_UP = 1  # IFF_UP, see netdevice(7)
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 @dataclass(frozen=True)
@@ -66,29 +78,26 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     if request.window < 5:
         raise InputError([f"window {request.window} is too short for a new connection: give at least 5 seconds"])
     observed = _observe()
-    device = request.device or _default_device(observed.indexes)
+    main = _default_device(observed.indexes)
+    device = _named_device(request.device, main, observed.indexes)
     wanted = parse_wanted(device, request.addresses, request.routes, observed.indexes.keys())
     left = settle(store, check)
     if left.state == "fired":
         observed = _observe()
-    _check_enabled(wanted)
-    backends = {each.device: detect(each.device, observed.indexes, request.backend) for each in wanted}
+    idle = _check_enabled(wanted)
+    backends = {each.device: detect(each.device, observed.indexes, request.backend, main=main) for each in wanted}
     owned = {each.device: _owned(store, each.device, observed.indexes) for each in wanted}
     parts = {each.device: plan_live(each, observed, owned[each.device]) for each in wanted}
     steps = _join(list(parts.values()))
-    changes = _plan_files(wanted, backends)
-    settings = [setting for each in wanted for setting in _settings(each.device, backends[each.device])]
-    managed = [each for each in wanted if backends[each.device].name == "networkd"]
-    reload, warnings = _reload([(each, owned[each.device]) for each in managed] if changes else [])
+    changes = _plan_files([_to_write(each, backends[each.device], owned[each.device]) for each in wanted], backends)
+    _netplan.check(after for _before, after in changes)
+    settings = [setting for each in wanted for setting in _settings(each.device)]
+    managed = [each for each in wanted if backends[each.device].by_networkd]
+    reload, warnings = _reload([after for _, after in changes], [(each, owned[each.device]) for each in managed])
     commands = _all_commands(steps, settings, reload)
-    wedged = [each.device for each in wanted if _ipv4(each.device) and is_wedged(backends[each.device], each.device)]
-    mark = store.file("as-it-is")
-    if wedged:
-        warnings.append(
-            f"ifupdown counts {', '.join(wedged)} as not configured after an ifup that failed, though IPv4 works: "
-            "neither ifup nor ifdown would work on it. It is noted as configured; nothing else is touched"
-        )
-        commands += [" ".join(note_as_up(name, mark)) for name in wedged]
+    wedged, told = _wedged(wanted, backends)
+    warnings += [*told, *idle, *_unruly(backends), *_crowded()]
+    commands += [" ".join(note_as_up(name, store.file(_MARK))) for name in wedged]
     result: dict[str, object] = {
         "changed": bool(commands or changes),
         "rollback": left.state,
@@ -115,19 +124,17 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
         changes=changes,
         settings=[(setting, before) for setting, before, _value in settings],
         owned=record,
-        more=_more(wanted),
+        more=_more(wanted, [after.path for _before, after in changes]),
     )
     ipv4 = {each.device: _ipv4(each.device) for each in wanted}
     try:
         _go(wanted, steps, changes, settings=settings, reload=reload, managed=managed)
+        for name, backend in backends.items():
+            backend.check(name)
         problems = _lost(ipv4)
         if problems:
             raise DualStackError("; ".join(problems))
-        if wedged:
-            write_file(FileState(mark, "".join(AS_IT_IS.format(device=name) for name in wedged).encode()))
-            for name in wedged:
-                _must_run(note_as_up(name, mark))
-            os.unlink(mark)
+        _note(wedged, store.file(_MARK))
     except BaseException as error:
         problems = [*undo_now(store), *_lost(ipv4, SETTLE_SECONDS)]
         if not isinstance(error, (DualStackError, OSError)):
@@ -139,24 +146,49 @@ def _apply(request: Request, store: Store, check: bool) -> dict[str, object]:
     return {**result, "confirm_by": confirm_by, "warnings": [*warnings, *_silent(wanted)]}
 
 
-def _more(parts: Sequence[Wanted]) -> dict[str, object]:
-    """Return what the way back needs to find interfaces that are renamed, and IPv4 that somebody has taken away."""
+def _wedged(wanted: Sequence[Wanted], backends: Mapping[str, Backend]) -> tuple[list[str], list[str]]:
+    """Return the interfaces that ifupdown has lost sight of, and a warning about them."""
+    found = [each.device for each in wanted if _ipv4(each.device) and is_wedged(backends[each.device], each.device)]
+    told = (
+        f"ifupdown counts {', '.join(found)} as not configured after an ifup that failed, though IPv4 works: "
+        "neither ifup nor ifdown would work on it. It is noted as configured; nothing else is touched"
+    )
+    return found, [told] if found else []
+
+
+def _note(wedged: Sequence[str], mark: str) -> None:
+    """Have ifupdown count WEDGED interfaces as configured again, by the file MARK."""
+    if wedged:
+        write_file(FileState(mark, "".join(AS_IT_IS.format(device=name) for name in wedged).encode()))
+        for name in wedged:
+            _must_run(note_as_up(name, mark))
+        os.unlink(mark)
+
+
+def _more(parts: Sequence[Wanted], files: Iterable[str]) -> dict[str, object]:
+    """Return what the way back needs to find interfaces that are renamed, and IPv4 that somebody has taken away.
+
+    At boot netplan has made its files of FILES before they go back, and must do it again.
+    """
     names = {each.device for each in parts} | {address.device for each in parts for address in each.addresses}
-    return {"devices": {name: socket.if_nametoindex(name) for name in names}, "ipv4": _undo.save_ipv4()}
+    boot = [words for words in reload_commands(files) if words not in RELOAD]
+    return {"devices": {name: socket.if_nametoindex(name) for name in names}, "ipv4": _undo.save_ipv4(), "boot": boot}
 
 
-def _reload(managed: Sequence[tuple[Wanted, Wanted]]) -> tuple[list[list[str]], list[str]]:
-    """Return what makes networkd read its files now, and warnings where that has to wait.
+def _reload(files: Sequence[FileState], managed: Sequence[tuple[Wanted, Wanted]]) -> tuple[list[list[str]], list[str]]:
+    """Return what makes networkd read FILES now, and warnings where that has to wait.
 
     Reading them, networkd would remove what others put on the interface: the IPv4 address of VRRP above all. The kernel
     has everything already, so the files wait for the next start.
     """
-    if not managed:
+    commands = reload_commands(state.path for state in files)
+    if not commands:
         return [], []
+    later = [words for words in commands if words not in RELOAD]
     warnings = []
     if not reload_keeps_ipv4():
         devices = ", ".join(wanted.device for wanted, _owned in managed)
-        return [], [
+        return later, [
             f"systemd-networkd reads its new files for {devices} at its next start: before version 257, reading them "
             "takes the interface's IPv4 address away for a moment. Until then it heeds router advertisements"
         ]
@@ -168,7 +200,7 @@ def _reload(managed: Sequence[tuple[Wanted, Wanted]]) -> tuple[list[list[str]], 
                 f"systemd-networkd reads its new files for {wanted.device} at its next start: reading them now would "
                 f"remove {', '.join(found[:3])}{more}"
             )
-    return ([] if warnings else [["networkctl", "reload"]]), warnings
+    return (later if warnings else commands), warnings
 
 
 def _join(parts: Sequence[Steps]) -> Steps:
@@ -190,6 +222,12 @@ def _plan_files(wanted: Sequence[Wanted], backends: Mapping[str, Backend]) -> li
         at_hand = {path: now.setdefault(state.path, state) for path, state in found.items()}
         now.update({was.path: after for was, after in plan_files(backends[each.device], each, at_hand)})
     return [(before[path], after) for path, after in now.items() if before[path] != after]
+
+
+def _to_write(wanted: Wanted, backend: Backend, owned: Wanted) -> Wanted:
+    """Return WANTED without the addresses that stand in other files already, such as a stanza written by hand."""
+    there = declared(backend, wanted, owned)
+    return replace(wanted, addresses=tuple(each for each in wanted.addresses if each.value not in there))
 
 
 def _unique(commands: Iterable[list[str]]) -> list[list[str]]:
@@ -215,7 +253,7 @@ def _go(
         write_file(after)
     for command in reload:
         _must_run(command)
-    if reload:
+    if any(words in RELOAD for words in reload):
         _wait(wanted, managed)
 
 
@@ -276,8 +314,7 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
     originals = store.originals.load()
     files = [(read_file(path), original) for path, (original, _ours) in originals.items()]
     changes = [(now, original) for now, original in files if now != original]
-    networkd = os.path.realpath(NETWORKD)
-    reload, warnings = _reload(pairs if any(path.startswith(networkd) for path in originals) else [])
+    reload, warnings = _reload([original for original, _ours in originals.values()], pairs)
     result = {
         "changed": bool(commands or changes),
         "rollback": left.state,
@@ -289,7 +326,7 @@ def _revert(_request: Request, store: Store, check: bool) -> dict[str, object]:
     }
     if not check and (record or originals):
         ipv4 = {device: _ipv4(device) for device in devices}
-        revert(store, commands, reload, _more([owned for _nothing, owned in pairs]))
+        revert(store, commands, reload, _more([owned for _nothing, owned in pairs], originals))
         problems = _lost(ipv4, SETTLE_SECONDS)
         if problems:
             raise DualStackError(f"IPv6 is as it was before, but {'; '.join(problems)}", problems=problems)
@@ -301,12 +338,11 @@ _ACTIONS = {"applied": _apply, "confirmed": _confirm, "reverted": _revert}
 
 def _gather(request: Request, store: Store) -> dict[str, object]:
     observed = _observe()
-    device = request.device or _default_device(observed.indexes)
-    if device not in observed.indexes:
-        raise InputError([f"device {device} is not on this host: it has {', '.join(sorted(observed.indexes))}"])
+    main = _default_device(observed.indexes)
+    device = _named_device(request.device, main, observed.indexes)
     names = {index: name for name, index in observed.indexes.items()}
     try:
-        backend = detect(device, observed.indexes, request.backend).name
+        backend = detect(device, observed.indexes, request.backend, main=main).name
     except DualStackError:
         backend = "unknown"
     left = leftover(store)
@@ -344,7 +380,12 @@ def _observe() -> Observed:
         {name: index for index, name in socket.if_nameindex()},
         _rtnetlink.addresses(),
         list(_rtnetlink.routes()),
+        [name for _index, name in socket.if_nameindex() if not _link(name, "flags", 16) & _UP],
     )
+
+
+def _link(device: str, name: str, base: int) -> int:
+    return int(_read_setting(f"{_DEVICES}/{device}/{name}") or "0", base)
 
 
 def _ipv4(device: str) -> set[str]:
@@ -377,15 +418,35 @@ def _lost(before: Mapping[str, set[str]], patience: float = 0.0) -> list[str]:
 
 
 def _default_device(indexes: Mapping[str, int]) -> str:
+    """Return the interface of the IPv4 default route; empty without one."""
     names = {index: name for name, index in indexes.items()}
     best = sorted(
         (here.metric, names.get(here.gateways[0][1], ""))
         for here in _rtnetlink.routes(socket.AF_INET)
         if not here.length and here.kind == _rtnetlink.UNICAST
     )
-    if not best:
-        raise InputError([f"this host has no IPv4 default route: name the device, one of {', '.join(sorted(indexes))}"])
-    return best[0][1]
+    return best[0][1] if best else ""
+
+
+def _named_device(given: str, main: str, indexes: Mapping[str, int]) -> str:
+    """Return the interface called GIVEN or with that MAC address; MAIN if nothing is given; or raise."""
+    hardware = {name: _read_setting(f"{_DEVICES}/{name}/address") for name in sorted(indexes)}
+    there = ", ".join(f"{name} ({address})" if address else name for name, address in hardware.items())
+    if not (given or main):
+        raise InputError([f"this host has no IPv4 default route: name the device, one of {there}"])
+    if not _MAC.fullmatch(given):
+        name = given or main
+        if name not in indexes:
+            raise InputError([f"device {name} is not on this host: it has {there}"])
+        return name
+    # The ports of a bond have its address too.
+    found = [name for name, address in hardware.items() if address == given.lower()]
+    found = [name for name in found if not os.path.exists(f"{_DEVICES}/{name}/master")]
+    if not found:
+        raise InputError([f"no device of this host has the MAC address {given}: it has {there}"])
+    if len(found) > 1:
+        raise InputError([f"the MAC address {given} is that of {' and '.join(found)}: give the name of one of them"])
+    return found[0]
 
 
 def _owned(store: Store, device: str, indexes: Mapping[str, int]) -> Wanted:
@@ -393,31 +454,63 @@ def _owned(store: Store, device: str, indexes: Mapping[str, int]) -> Wanted:
     record = (store.load("record.json") or {}).get("owned", {}).get(device)
     if not record or device not in indexes:
         return Wanted(device)
-    return parse_wanted(device, record["addresses"], record["routes"], indexes.keys())[0]
+    mine = parse_wanted(device, record["addresses"], record["routes"], indexes.keys())[0]
+    return replace(mine, raised=record.get("raised", False))
 
 
-def _check_enabled(wanted: Sequence[Wanted]) -> None:
-    problems = []
+def _check_enabled(wanted: Sequence[Wanted]) -> list[str]:
+    """Refuse interfaces that have IPv6 switched off; return what only looks so."""
     devices = {each.device for each in wanted} | {item.device for each in wanted for item in each.addresses}
-    for device in sorted(devices):
-        setting = _read_setting(f"{SYSCTL}/{device}/disable_ipv6")
-        if setting != "0":
-            reason = f"net.ipv6.conf.{device}.disable_ipv6 = {setting}" if setting else "the kernel runs without IPv6"
-            problems.append(
-                f"IPv6 is switched off on {device} ({reason}): switch it on, also in the host's sysctl files"
-            )
+    problems, idle = diagnose(sorted(devices))
     if problems:
         raise InputError(problems)
+    return idle
 
 
-def _settings(device: str, backend: Backend) -> list[tuple[str, str, str]]:
+def _crowded() -> list[str]:
+    """Return a warning if the machines on the host's links do not fit into the kernel's table for IPv6.
+
+    Those that speak IPv4 with this host are in arp(7)'s table; each will have a global and a link-local address.
+    """
+    limit = int(_read_setting(f"{_NEIGHBOURS}/gc_thresh3") or "0")
+    machines = len(_read_setting(_ARP).splitlines()[1:])
+    if not limit or 2 * machines < limit:
+        return []
+    return [
+        f"this host has {machines} neighbours over IPv4, which need two entries each over IPv6, and "
+        f"net.ipv6.neigh.default.gc_thresh3 = {limit}: raise it in {SYSCTL_DIRECTORY}, see arp(7)"
+    ]
+
+
+def _settings(device: str) -> list[tuple[str, str, str]]:
     """Return (file, value now, value wanted) of the kernel settings that differ and can be written."""
-    # networkd keeps no autoconf, which counts for nothing beside accept_ra = 0.
-    names = ("accept_ra",) if backend.name == "networkd" else ("accept_ra", "autoconf")
-    files = [f"{SYSCTL}/{device}/{name}" for name in names]
-    found = [(path, _read_setting(path), "0") for path in files]
-    # networkd reads advertisements itself; a container may forbid writing here. Neither needs the kernel's setting.
-    return [(path, now, value) for path, now, value in found if now not in ("", value) and os.access(path, os.W_OK)]
+    # A container may forbid writing here; what then remains is told at the end.
+    return [entry for entry in _deviating(device) if os.access(entry[0], os.W_OK)]
+
+
+def _deviating(device: str) -> list[tuple[str, str, str]]:
+    found = [(f"{SYSCTL}/{device}/{name}", value) for name, value in SETTINGS.items()]
+    differ = [(path, now, value) for path, value in found if (now := _read_setting(path)) not in ("", value)]
+    # An interface that networkd makes at boot has the kernel's autoconf: without advertisements it does nothing.
+    return (
+        differ
+        if any(path.endswith("/accept_ra") for path, _now, _value in differ)
+        else [entry for entry in differ if not entry[0].endswith("/autoconf")]
+    )
+
+
+def _unruly(devices: Iterable[str]) -> list[str]:
+    """Return warnings of settings that count and cannot be written."""
+    warnings = []
+    for device in devices:
+        left = [(path, now) for path, now, _value in _deviating(device) if not os.access(path, os.W_OK)]
+        said = ", ".join(f"{os.path.basename(path)} = {now}" for path, now in left)
+        if said:
+            warnings.append(
+                f"{device} has {said}, and this host may not write {SYSCTL}: it can take addresses from router "
+                "advertisements until whoever runs this container sets these to 0"
+            )
+    return warnings
 
 
 def _read_setting(path: str) -> str:
@@ -429,8 +522,7 @@ def _read_setting(path: str) -> str:
 
 
 def _all_commands(steps: Steps, settings: Sequence[tuple[str, str, str]], reload: Sequence[Sequence[str]]) -> list[str]:
-    names = [(path[len("/proc/sys/") :].replace("/", "."), value) for path, _before, value in settings]
-    first = [f"sysctl -w {name}={value}" for name, value in names]
+    first = [f"sysctl -w {path[len('/proc/sys/') :]}={value}" for path, _before, value in settings]
     return first + [" ".join(words) for words in [*steps.commands, *reload]]
 
 

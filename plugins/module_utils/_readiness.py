@@ -15,12 +15,11 @@ from typing import Any
 
 from ._backends import detect
 from ._command import Outcome, run
+from ._disabled import ASSIGNMENT, is_built_in, module_lines, parameter, setting
 from ._errors import DualStackError
 
 READY, READY_AFTER, WORK, CANNOT = VERDICTS = ("ready", "ready_after", "work", "cannot")
 RELEASES = ("11", "12", "13")
-SYSCTL_DIRECTORIES = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d")  # sysctl.d(5)
-DISABLE = re.compile(r"^\s*-?net[./]ipv6[./]conf[./](\S+?)[./]disable_ipv6\s*=\s*1\s*$", re.M)
 
 # Old ways around IPv6 in files that the collection's roles do not edit, or where the service hides the reason.
 LEFTOVERS = (
@@ -52,7 +51,7 @@ class Facts:
     device: str = ""
     backend: str = "none"
     backend_problem: str = ""
-    boot_parameter: bool = False
+    boot_parameter: str = ""
     kernel_ipv6: bool = True
     disabled: dict[str, int] = field(default_factory=dict)
     disabled_by: tuple[dict[str, str], ...] = ()
@@ -78,14 +77,14 @@ def examine(device: str = "", root: str = "/", execute: Callable[[list[str]], Ou
         device=device,
         backend=backend,
         backend_problem=problem,
-        boot_parameter=_disabled_at_boot(_text(root, "proc/cmdline")),
+        boot_parameter=parameter(root),
         kernel_ipv6=os.path.isdir(sysctl),
         disabled={
             name: int(_text(sysctl, f"{name}/disable_ipv6").strip() or 0)
             for name in ("all", "default", "lo", device)
             if name
         },
-        disabled_by=tuple(_settings(root)),
+        disabled_by=tuple(setting(root, [name for name in ("lo", device) if name])),
         addresses=tuple(_addresses(_json(execute, ["ip", "-j", "-6", "address", "show"]))),
         routes=tuple(_routes(_json(execute, ["ip", "-j", "-6", "route", "show", "table", "main"]))),
         listeners=tuple(listeners(execute(["ss", "-Hltunpe"]).output)),
@@ -103,8 +102,10 @@ def judge(facts: Facts, blocked: str = "") -> tuple[str, list[Reason]]:
 
 def _kernel_reasons(facts: Facts) -> Iterable[Reason]:
     if facts.boot_parameter:
-        text = "ipv6.disable=1 is on the kernel command line; take it out of the boot loader's configuration and reboot"
-        yield Reason("boot_parameter", READY_AFTER, text)
+        text = f"ipv6.{facts.boot_parameter}=1 is on the kernel command line"
+        reboot = " and reboot" if facts.boot_parameter == "disable" else ""
+        action = f"take it out of the boot loader's configuration{reboot}"
+        yield Reason("boot_parameter", READY_AFTER, f"{text}; {action}")
     elif not facts.kernel_ipv6:
         yield Reason("kernel", CANNOT, "this kernel has no IPv6 (/proc/sys/net/ipv6 is missing); boot one that has")
     places = ", ".join(f"{entry['file']}" for entry in facts.disabled_by)
@@ -171,11 +172,6 @@ def _release(text: str) -> dict[str, str]:
     return {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in text.splitlines())}
 
 
-def _disabled_at_boot(cmdline: str) -> bool:
-    values = [word.partition("=")[2] for word in cmdline.split() if word.startswith("ipv6.disable=")]
-    return bool(values) and values[-1] == "1"
-
-
 def _backend(root: str, device: str, execute: Callable[[list[str]], Outcome]) -> tuple[str, str]:
     """Return the manager of DEVICE, or all that were found and why dualstack.fleet.network_change would refuse."""
     index = int(_text(root, f"sys/class/net/{device}/ifindex").strip() or 0)
@@ -190,18 +186,6 @@ def _glob(root: str, pattern: str) -> list[str]:
     return sorted(os.path.relpath(path, root) for path in glob.glob(os.path.join(root, pattern)))
 
 
-def _settings(root: str) -> Iterable[dict[str, str]]:
-    """Yield the files that turn IPv6 off at boot. /etc/sysctl.conf counts only by a link in sysctl.d."""
-    seen = set()
-    for directory in SYSCTL_DIRECTORIES:
-        for path in _glob(root, f"{directory}/*.conf"):
-            if os.path.basename(path) in seen:  # a name in an earlier directory hides the later one
-                continue
-            seen.add(os.path.basename(path))
-            for name in DISABLE.findall(_text(root, path)):
-                yield {"file": f"/{path}", "name": name}
-
-
 def _leftovers(root: str) -> Iterable[dict[str, str]]:
     for what, pattern, expression in LEFTOVERS:
         for path in _glob(root, pattern):
@@ -211,9 +195,12 @@ def _leftovers(root: str) -> Iterable[dict[str, str]]:
         os.path.realpath(os.path.join(root, path)) == os.path.join(os.path.realpath(root), "etc/sysctl.conf")
         for path in _glob(root, "etc/sysctl.d/*.conf")
     )
-    if not linked and DISABLE.search(_text(root, "etc/sysctl.conf")):
+    if not linked and any(value == "1" for _, value in ASSIGNMENT.findall(_text(root, "etc/sysctl.conf"))):
         line = "disable_ipv6 = 1, without effect: nothing reads this file since Debian 13"
         yield {"what": "sysctl", "file": "/etc/sysctl.conf", "line": line}
+    for path, line in module_lines(root):
+        effect = "without effect: the kernel has IPv6 built in" if is_built_in(root) else "counts at the next boot"
+        yield {"what": "modprobe", "file": path, "line": f"{line}, {effect}"}
 
 
 def _addresses(links: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import inspect
 import json
+import math
 import os
 import sys
 import time
@@ -18,6 +19,8 @@ from ._command import run
 from ._errors import DualStackError
 from ._files import STORE, FileState, Snapshots, packed, read_file, unpacked, write_file
 
+# How many times as long as a confirmation takes the window should be.
+SAFETY = 3
 _GUARD_TEXT = """\
 # Made by dualstack.fleet for the time between a change and its confirmation.
 [Unit]
@@ -171,11 +174,24 @@ def confirmed(store: Store, check: bool) -> dict[str, object]:
         raise DualStackError(f"there is nothing to confirm: {left.text}. Run state applied again", rollback="fired")
     if left.state == "pending" and (store.load("pending.json") or {}).get("reason"):
         raise DualStackError(f"there is nothing to confirm: {left.text}", rollback="pending")
+    result: dict[str, object] = {"changed": left.state == "pending", "rollback": left.state}
     if not check and left.state == "pending":
+        took, window = _took(store)
         confirm(store)
+        if took * SAFETY > window:
+            result["warnings"] = [
+                f"the confirmation came after {took:.0f} s of {window} s: a window of {math.ceil(took * SAFETY)} s "
+                "leaves room for a slow day"
+            ]
     elif not check:
         settle(store, check)
-    return {"changed": left.state == "pending", "rollback": left.state}
+    return result
+
+
+def _took(store: Store) -> tuple[float, int]:
+    """Return the seconds since the pending change was armed, and those that it has."""
+    pending = store.load("pending.json") or {}
+    return time.time() - pending["deadline"] + pending["window"], pending["window"]
 
 
 def arm(

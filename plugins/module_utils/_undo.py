@@ -113,7 +113,10 @@ def fire(store: str, reason: str, live: bool = True) -> list[str]:
 
 
 def carry_out(record: dict, live: bool = True) -> list[str]:
-    """Run the record's commands, restore its files and settings, and return what went wrong; every step is tried."""
+    """Run the record's commands, restore its files and settings, and return what went wrong; every step is tried.
+
+    Not LIVE is a boot before the network: there are files to restore, and what was made of them already.
+    """
     problems = []
     names = _new_names(record.get("devices", {})) if live else {}
     if live:
@@ -136,8 +139,8 @@ def carry_out(record: dict, live: bool = True) -> list[str]:
     for directory in record.get("directories", []):
         with contextlib.suppress(OSError):
             os.rmdir(directory)
+    problems += _run_all(record.get("reload" if live else "boot", []), names)
     if live:
-        problems += _run_all(record.get("reload", []), names)
         for path, value in record.get("settings", []):
             now = "/".join(names.get(part, part) for part in path.split("/"))
             try:

@@ -25,9 +25,14 @@ description:
     F(/etc/network/interfaces). There a stanza that fails at boot cannot keep IPv4 from coming up.
     An interface whose C(ifup) failed, as with a duplicate address, is known to ifupdown as not configured, though IPv4
     works. V(applied) says so and has ifupdown note it as configured; nothing else is touched.
-  - For systemd-networkd, also below netplan, the interface's F(.network) file gets a drop-in. Before version 257 it is
-    not told to read it, which would take the interface's IPv4 addresses away for a moment; a warning says so.
+  - ifupdown2 gets the same files. It takes all stanzas of an interface as one, so C(ifquery --check) must agree too.
+  - For systemd-networkd the interface's F(.network) file gets a drop-in. Before version 257 it is not told to read it,
+    which would take the interface's IPv4 addresses away for a moment; a warning says so.
   - A router that does not answer neighbour discovery (RFC 4861) is a warning.
+  - For netplan above it the interface's definition gets a file of its own, F(/etc/netplan/99-dualstack-DEVICE.yaml),
+    which C(netplan generate) checks together with the others before anything changes. C(netplan apply) is not used.
+  - Router advertisements and the addresses made of them are switched off for the interface, in the kernel, in the
+    manager's words and in F(/etc/sysctl.d).
 attributes:
   check_mode:
     description: Reports what would change and changes nothing; a rollback that has fired is reported, not cleared.
@@ -48,7 +53,10 @@ options:
     choices: [applied, confirmed, reverted, gathered]
     default: applied
   device:
-    description: The interface. Empty means the one of the IPv4 default route.
+    description:
+      - The interface, by its name or its MAC address. Empty means the one of the IPv4 default route.
+      - One that no network manager knows, such as a port of its own for IPv6, goes to the manager of the IPv4 default
+        route's interface and is switched on.
     type: str
     default: ""
   addresses:
@@ -64,6 +72,10 @@ options:
       device:
         description: Its interface, O(device) if not given. The files of O(device) also hold those on V(lo).
         type: str
+      deprecated:
+        description: Whether the kernel takes it as the source only of what asks for it (RFC 4862 section 5.5.4).
+        type: bool
+        default: false
   routes:
     description: The routes.
     type: list
@@ -96,7 +108,7 @@ options:
   backend:
     description: The network manager. V(auto) takes the one that configures the interface now, or fails.
     type: str
-    choices: [auto, ifupdown, networkd]
+    choices: [auto, ifupdown, ifupdown2, networkd, netplan]
     default: auto
 seealso:
   - name: interfaces(5)
@@ -183,7 +195,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._errors import DualStackError
 from ..module_utils._network_change import Request, run
 
-ADDRESS = {"address": {"type": "str", "required": True}, "device": {"type": "str"}}
+ADDRESS = {
+    "address": {"type": "str", "required": True},
+    "device": {"type": "str"},
+    "deprecated": {"type": "bool", "default": False},
+}
 ROUTE = {
     "dest": {"type": "str", "required": True},
     "via": {"type": "str"},
@@ -206,7 +222,11 @@ def main():
             "addresses": {"type": "list", "elements": "dict", "options": ADDRESS, "default": []},
             "routes": {"type": "list", "elements": "dict", "options": ROUTE, "default": []},
             "window": {"type": "int", "default": 60},
-            "backend": {"type": "str", "choices": ["auto", "ifupdown", "networkd"], "default": "auto"},
+            "backend": {
+                "type": "str",
+                "choices": ["auto", "ifupdown", "ifupdown2", "networkd", "netplan"],
+                "default": "auto",
+            },
         },
         supports_check_mode=True,
     )

@@ -6,8 +6,9 @@ from network_host import each
 ADDRESS = "2001:db8:100:1::c:11"
 STATES = ("applied", "confirmed", "reverted")
 MOST_STEPS = 80
+PLACES = ("network", "systemd/network", "sysctl.d")
 NEEDS = {"applied": [], "confirmed": ["applied"], "reverted": ["applied", "confirmed"]}
-AFTER_THE_TIMER = ("open /proc", "subprocess.Popen ip -6", "os.rename /etc/network", "os.rename /etc/systemd/network")
+AFTER_THE_TIMER = ("open /proc", "subprocess.Popen ip -6", *(f"os.rename /etc/{place}" for place in PLACES))
 
 
 @pytest.mark.parametrize("state", STATES)

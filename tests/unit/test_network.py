@@ -1,10 +1,11 @@
 """A host's addresses and routes: what is refused, and the commands there and back."""
 
 import socket
+from dataclasses import replace
 
 import pytest
 from module_utils._errors import DualStackError, InputError
-from module_utils._network import Observed, Wanted, missing, ours, parse_wanted, plan_live, to_record
+from module_utils._network import Observed, Steps, Wanted, missing, ours, parse_wanted, plan_live, to_record
 from module_utils._rtnetlink import UNICAST, UNREACHABLE, KernelAddress, KernelRoute
 
 INDEXES = {"lo": 1, "eth0": 2, "eth1": 3}
@@ -119,7 +120,7 @@ def test_only_what_is_missing_is_added_and_only_that_is_undone():
 
 
 def test_anothers_route_or_address_is_never_replaced():
-    other = observed([address(HOST, 2, 64)], [route("::", 0, via="fe80::99")])
+    other = observed([address(HOST, 2, 56)], [route("::", 0, via="fe80::99")])
     with pytest.raises(DualStackError) as caught:
         plan_live(wanted(), other, NOTHING)
     assert len(caught.value.details["problems"]) == 2
@@ -185,3 +186,35 @@ def test_a_tentative_address_is_not_there_yet():
 def test_the_record_reads_back_as_it_was_written():
     record = to_record(wanted())
     assert wanted(record["addresses"], record["routes"]) == wanted()
+
+
+def test_a_stanza_of_former_days_is_what_is_wanted_if_the_plan_has_its_network_on_the_link():
+    former = observed([address(HOST, 2, 64)])
+    assert not [words for words in plan_live(wanted(), former, NOTHING).commands if HOST in words[4]]
+    assert ours(wanted(), NOTHING, plan_live(wanted(), former, NOTHING)).addresses != wanted().addresses
+    with pytest.raises(DualStackError, match=f"{HOST} is on eth0 with /64"):
+        plan_live(wanted(routes=[]), former, NOTHING)
+    with pytest.raises(DualStackError, match=f"{HOST} is on eth0 with /64"):
+        plan_live(wanted(), former, wanted([{"address": f"{HOST}/64"}]))
+
+
+def test_an_interface_that_was_down_is_switched_on_first_and_off_again():
+    down = replace(observed(), down=("eth0",))
+    steps = plan_live(wanted(), down, NOTHING)
+    assert steps.commands[0] == ["ip", "link", "set", "dev", "eth0", "up"]
+    assert steps.undo[-1] == ["ip", "link", "set", "dev", "eth0", "down"]
+    mine = ours(wanted(), NOTHING, steps)
+    assert to_record(mine)["raised"]
+    assert plan_live(NOTHING, EVERYTHING, mine).commands[-1] == ["ip", "link", "set", "dev", "eth0", "down"]
+
+
+def test_a_deprecated_address_is_made_and_told_from_a_preferred_one():
+    service = [{"address": "2001:db8:100:1::5:1/128", "deprecated": True}]
+    (command,) = plan_live(wanted(service, []), observed(), NOTHING).commands
+    assert command[-2:] == ["preferred_lft", "0"]
+    there = address("2001:db8:100:1::5:1", 2)
+    steps = plan_live(wanted(service, []), observed([there]), NOTHING)
+    assert steps.commands == (command,)
+    assert steps.undo == (command[:-2],)
+    there = replace(there, flags=frozenset({"deprecated"}))
+    assert plan_live(wanted(service, []), observed([there]), NOTHING) == Steps()

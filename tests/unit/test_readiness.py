@@ -49,6 +49,8 @@ class Host:
             return Outcome(0, SOCKETS)
         if command[0] == "systemctl":
             return Outcome(0 if self.networkd else 3, "")
+        if command[0] == "netplan":
+            return Outcome(0, "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n")
         if command[0] == "networkctl":
             return Outcome(0, json.dumps({"Interfaces": self.networkd}))
         answer = self.answers[" ".join(command[2:])]
@@ -91,13 +93,17 @@ def test_each_obstacle_has_its_verdict(host, path, text, verdict, code):
 
 
 @pytest.mark.parametrize(
-    "file", ["/etc/systemd/network/10-eth0.network", "/run/systemd/network/10-netplan-eth0.network"]
+    ("file", "backend"),
+    [
+        ("/etc/systemd/network/10-eth0.network", "networkd"),
+        ("/run/systemd/network/10-netplan-eth0.network", "netplan"),
+    ],
 )
-def test_a_host_of_networkd_is_ready(host, file):
+def test_a_host_of_networkd_is_ready(host, file, backend):
     host.write("etc/network/interfaces", "auto lo\n")
     host.networkd = [{"Name": "eth0", "AdministrativeState": "configured", "NetworkFile": file}]
     assert host.verdict() == ("ready", [])
-    assert host.facts().backend == "networkd"
+    assert host.facts().backend == backend
 
 
 def test_a_stanza_in_any_sourced_file_counts(host):

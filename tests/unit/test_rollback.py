@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from module_utils import _rollback, _undo
@@ -220,3 +221,14 @@ def test_a_revert_cannot_be_confirmed(store, monkeypatch):
     monkeypatch.setattr(_rollback, "is_armed", lambda store: True)
     with pytest.raises(DualStackError, match="nothing to confirm: a network change is being taken back"):
         _rollback.confirmed(store, False)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(19, 0), (21, 1)])
+def test_a_confirmation_that_nearly_came_too_late_is_told(store, pending, monkeypatch, seconds, told):
+    monkeypatch.setattr(_rollback, "is_armed", lambda store: True)
+    record = store.load("pending.json")
+    store.save("pending.json", {**record, "deadline": time.time() + record["window"] - seconds})
+    result = _rollback.confirmed(store, False)
+    assert result["changed"]
+    assert len(result.get("warnings", [])) == told
+    assert not told or "a window of 64 s" in result["warnings"][0]
