@@ -512,6 +512,7 @@ class _Run:
         self.logged = _size(request.log)
         self.warnings: list[str] = []
         self.torn = ""  # the file that is being written
+        self.earlier: dict[str, FileState] = {}  # files as they were before a run that did not end
         self.alive = False  # the unit, before anything was done to it
         self.left: list[Change] = []  # not put back, because somebody else changed the file
 
@@ -521,6 +522,7 @@ class _Run:
         if not check_mode:
             self._sweep(killed)
         undone = _undone(killed)
+        self.earlier = {path: before for path, (before, _after) in killed.items()}
         kept = self._settled(killed)
         if request.reverted and not kept and not killed:
             return Result(False)
@@ -575,7 +577,8 @@ class _Run:
         before, found, after = (
             _reader(lambda path, states=states: states.get(path) or _load(path))  # type: ignore[misc]
             for states in (
-                {change.before.path: change.before for change in plan},
+                # The service may still run with what a file was before a run that did not end.
+                {**{change.before.path: change.before for change in plan}, **self.earlier},
                 {change.before.path: change.found for change in plan},
                 {change.before.path: change.after for change in plan},
             )

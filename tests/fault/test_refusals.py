@@ -202,9 +202,10 @@ def test_a_service_that_is_switched_off_is_not_started(host, service, survived):
     # Not disable --now, which leaves a daemon of System V running.
     off = ["sh", f"systemctl disable {service.unit}; systemctl stop {service.unit}"]
     on = ["sh", f"systemctl enable {service.unit}"]
-    _, before, looked, done, families, after, _, refused, down, _, turned, _, back, still, left = host.play(
+    _, _, before, looked, done, families, after, _, refused, down, _, turned, _, _, back, still, left = host.play(
         service,
         off,
+        ["families", service.question, []],
         ["state"],
         ["run", params, "present", True],
         ["run", params],
@@ -216,6 +217,7 @@ def test_a_service_that_is_switched_off_is_not_started(host, service, survived):
         ["sh", f"systemctl start {service.unit}"],
         ["run", params],
         off,
+        ["families", service.question, []],
         ["run", params, "reverted"],
         ["families", service.question, []],
         ["state"],
