@@ -542,3 +542,21 @@ def test_a_name_server_that_is_silent_is_never_written(world):
     assert error.value.details["step"] == "before"
     assert world.conf.read_bytes() == before
     assert not (world.directory / "log").exists()
+
+
+def test_what_a_run_that_failed_could_not_take_back_is_not_in_force_yet(tmp_path):
+    """Somebody edits the file in that run: it stays, with listeners that the service has never read."""
+    conf, log = tmp_path / "apache2.conf", tmp_path / "log"
+    conf.write_text("Listen 0.0.0.0:8080\n")
+    params = {
+        "name": "x",
+        "files": [{"path": str(conf), "format": "apache", "set": {"Listen": "*", "VirtualHost": "*"}}],
+        "apply": [["sh", "-c", f"echo reload >> {log}"]],
+        "restart": [["sh", "-c", f"echo restart >> {log}"]],
+    }
+    edited = [["sh", "-c", f"echo '# by hand' >> {conf}; exit 1"]]
+    with pytest.raises(DualStackError, match="somebody else changed it"):
+        execute(parse({**params, "validate": edited}), root=str(tmp_path / "store"))
+    assert conf.read_text() == "Listen 8080\n# by hand\n"
+    execute(parse(params), root=str(tmp_path / "store"))
+    assert log.read_text() == "restart\n"
