@@ -59,13 +59,8 @@ def postfix(before, after, settings):
         wanted += ["![2001:db8:7::7]/128"] if "!203.0.113.7" in had else []
         grown([word for word in had if word], [word for word in has if word], wanted, bare)
     if "inet_interfaces" in old:
-        had, has = old.pop("inet_interfaces").split(), new.pop("inet_interfaces").split()
-        words = [re.split(r"[,\s]+", text) for text in (" ".join(had), " ".join(has))]
-        grown(
-            *([word for word in one if word] for one in words),
-            [] if "all" in had else settings["inet_interfaces"]["add"],
-            bare,
-        )
+        had, has = (re.findall(r"[^,\s]+", values.pop("inet_interfaces")) for values in (old, new))
+        grown(had, has, [] if "all" in had else settings["inet_interfaces"]["add"], bare)
     assert new == old
     assert rows(after["services"]) == rows(before["services"])
     clients = {row.split()[0] for row in before["services"].splitlines() if row.split()[7:8] == ["smtp"]}
@@ -135,9 +130,10 @@ def apache(before, after, settings):
     literal, sites = settings["Listen"] != "*", settings.get("sites", {})
     pairs = list(zip(others(old), others(new)))
     assert len(others(old)) == len(others(new))
-    for had, has in pairs:
+    for (had, has), (following, _same) in zip(pairs, [*pairs[1:], ([], [])]):
         if had[0] == "<virtualhost":
-            grown(had, has, had + hosts(had[1:], literal, sites, old))
+            assert following[0] == "servername"
+            grown(had, has, had + hosts(had[1:], literal, following[1] in sites))
         else:
             listed = had[:2] in (["require", "ip"], ["deny", "from"]) or had[:3] == ["require", "not", "ip"]
             grown(had, has, missing(had) if listed else [])
@@ -155,12 +151,11 @@ def apache(before, after, settings):
     assert all(A6 in place or B6 in place for place in new_sites.keys() - old_sites.keys())
 
 
-def hosts(words, literal, sites, lines):
-    """Return the addresses that a virtual host on WORDS gets."""
-    name = next(names[1] for head, names in zip(lines, lines[1:]) if head[1:] == words and names[0] == "servername")
+def hosts(words, literal, own):
+    """Return the addresses that a virtual host on WORDS gets; OWN, if the site has one for itself."""
     wanted = []
     for address, _colon, port in (word.rpartition(":") for word in words):
-        if address in (A4, "*") and name in sites:
+        if own and address in (A4, "*"):
             wanted.append(f"[{B6}]:{port}")
         elif address == A4 and literal and f"*:{port}" not in words:
             wanted.append(f"[{A6}]:{port}")
@@ -218,7 +213,8 @@ def dumped(text):
 def nginx(before, after, settings, ask):
     words = iter(after["dump"].split())
     assert all(word in words for word in before["dump"].split()), "something was changed or removed"
-    assert set(before["heard"]) <= set(after["heard"])
+    gone = set(before["heard"]) - set(after["heard"])  # a new wildcard's socket hears what a literal's heard
+    assert all(word.startswith("[") and f"[::]:{word.rpartition(':')[2]}" in after["heard"] for word in gone)
     assert all(word.startswith("[") for word in set(after["heard"]) - set(before["heard"]))
     answers, own = after["answers"], settings.get("sites", {})
     for place, answer in before["answers"].items():

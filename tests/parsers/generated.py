@@ -421,10 +421,13 @@ def _server(chance, name, defaults, tuned):
         listens = [" ".join(listens)]
     if chance.often(0.2):
         listens = [line.replace("listen ", "listen\n      ", 1) for line in listens]
+    head = chance.choice(["", "  # a site", ""])
+    if not head and len(listens) > 1 and chance.often():
+        head = " " + listens.pop(0)
     rules = [f"allow {word};" for word in chance.some([A4, "192.0.2.0/24", "198.51.100.0/24", "127.0.0.1"], 2)]
     rules = [*([f"deny {B4};"] if chance.often(0.2) else []), *rules, *(["deny all;"] if rules else [])]
     return [
-        "server {" + chance.choice(["", "  # a site", " " + listens.pop(0) if len(listens) > 1 else ""]),
+        "server {" + head,
         *chance.scattered([[f"    {line}"] for line in listens]),
         f"  server_name {name} www.{name};",
         *chance.choice([[], ['  set $text "a; } b"; # }'], ["  if ($host = 'x;{') { return 404; }"]]),
