@@ -40,7 +40,7 @@ WANTED = {
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.symlink", "subprocess.Popen")
 TEMPORARY = r"-\w{8}$"
 # What the kernel or the host's own managers change by themselves.
-PASSING = ("/etc/fault/", "/etc/mtab", "/etc/resolv.conf", "/etc/.", "/etc/filler", "/etc/machine-id")
+PASSING = ("/etc/fault/", "/etc/hostname", "/etc/mtab", "/etc/resolv.conf", "/etc/.", "/etc/filler", "/etc/machine-id")
 SECOND = "/run/fault-second"
 REACHED = "/root/fault-step"
 PLACES = {"old": "/root/fault-old.json", "new": "/root/fault-new.json"}
@@ -364,7 +364,7 @@ def judge(may_be=("old", "new"), *, after="true", told=None, ssh=True, retry=Fal
 def epilogue():
     """Convert the host, and convert it back: return what is wrong."""
     for state, after in (("applied", ""), ("confirmed", "new"), ("reverted", "old")):
-        done = run(state)
+        done = run(state, window=PATIENCE)
         if done["error"]:
             return [f"the next {state}", done["error"]]
         if not after:

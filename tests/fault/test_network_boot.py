@@ -51,7 +51,7 @@ MEND = f"rm -f /etc/fault/outside /etc/network/if-up.d/zz-fault; cp -a /root/our
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
 def host(request):
     """A host of each release, with what a lease of its address takes."""
-    with network_host(request.param, "ifupdown", {"/etc/systemd/system/fault-dhcp.service": DHCP}) as made:
+    with network_host(request.param, "ifupdown", {"/etc/systemd/system/fault-dhcp.service": DHCP}, "boot") as made:
         made.put({"/root/packages.tar": lab.packages(request.param, "isc-dhcp-client", "dnsmasq-base")})
         made.sh("mkdir -p /root/packages /etc/fault; tar -C /root/packages -xf /root/packages.tar")
         made.sh("dpkg -i /root/packages/*.deb >/dev/null 2>&1; rm -f /etc/network/interfaces")
