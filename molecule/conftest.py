@@ -137,6 +137,23 @@ class Lab:
         """Return what the services of the host NAME listen on."""
         return self(name).check_output("ss -Hltn | awk '{ print $4 }' | awk -F: '$NF < 10000' | sort").split()
 
+    def scanned(self):
+        """Return what the scanner on the upstream host found: its rounds, {address: ports that ever answered}."""
+        self("upstream").run_expect([0], "systemctl is-active scan")
+        found = json.loads(self("upstream").file("/run/scan.json").content_string)
+        return found["rounds"], {address: set(ports) for address, ports in found["open"].items()}
+
+    def more_open(self):
+        """Return {address: ports} that ever answered the scanner over IPv6 and never over IPv4."""
+        _rounds, found = self.scanned()
+        planned = [name for name, variables in self.variables.items() if "dualstack" in variables]
+        more = {
+            address: found.get(address, set()) - found.get(self.addresses(name)[0], set())
+            for name in planned
+            for address in self.addresses(name)[1:]
+        }
+        return {address: ports for address, ports in more.items() if ports}
+
     def greeting(self, client, address, port, say=""):
         """Return what the service at ADDRESS and PORT says to CLIENT first, or all of its answer to SAY."""
         return self(client).run(f'python3 -c "{ASK.format(address=address, port=port, say=say)}"').stdout

@@ -107,3 +107,18 @@ def test_what_ipv4_hides_is_hidden_over_ipv6_too(lab):
         for port, let_in in {8080: False, 80: True}.items():
             command = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
             assert (lab("upstream").run_expect([0, 124], command).rc == 0) == let_in, (address, port)
+
+
+def test_at_no_instant_was_ipv6_more_open_than_ipv4(lab):
+    rounds, found = lab.scanned()
+    assert rounds > 300
+    web1, web2, mx1 = (lab.addresses(name) for name in ("web1", "web2", "mx1"))
+    # The scan sees what is open, and what only a filter closes.
+    assert all(80 in found[address] for address in web1 + web2[:2])
+    assert all({111, 587, 17777} <= found[address] for address in web2)
+    assert not {111, 587, 8080, 17777} & found[web1[0]]
+    assert found[mx1[0]] & {111, 587, 17777} == {17777}
+    for name in ("web1", "mx1"):
+        planted = lab(name).check_output("ss -Hltn | awk '{ print $4 }'").split()
+        assert {"*:111", "*:587", "*:17777"} <= set(planted), name
+    assert lab.more_open() == {}
