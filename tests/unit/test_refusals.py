@@ -11,7 +11,16 @@ yaml = pytest.importorskip("yaml")
 ROOT = pathlib.Path(__file__).parents[2]
 CORE = ROOT / "plugins" / "module_utils"
 GUIDE = ROOT / "docs" / "docsite" / "rst" / "going_back_guide.rst"
-MODULES = ["_network_change", "_network", "_backends", "_firewall", "_packet_filter_host", "_rollback", "_dns"]
+MODULES = [
+    "_network_change",
+    "_network",
+    "_backends",
+    "_firewall",
+    "_packet_filter_host",
+    "_rollback",
+    "_disabled",
+    "_dns",
+]
 # Of the transaction, what a revert can come to.
 WAY_BACK = ["_plan_revert", "_put_back", "_restore", "_verify_unchanged"]
 PLAYS = [
