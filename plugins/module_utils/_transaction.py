@@ -144,7 +144,7 @@ def parse(params: Params) -> Request:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         problems.append(f"name: {name!r} is not a plain file name of small letters, digits, '.', '_' and '-'")
     files = tuple(_wanted(entry, place, problems) for place, entry in _entries(params, "files"))
-    checks: list[Listener | Resolver] = []
+    checks: list[Check] = []
     commands: list[Command] = []
     for place, entry in _entries(params, "verify"):
         _check(entry, place, checks, commands, problems)
@@ -232,20 +232,22 @@ def _wanted(entry: dict[str, object], place: str, problems: list[str]) -> Wanted
 def _check(
     entry: dict[str, object],
     place: str,
-    checks: list[Listener | Resolver],
+    checks: list[Check],
     commands: list[Command],
     problems: list[str],
 ) -> None:
-    kinds = [kind for kind in ("port", "command", "resolver", "sites", "listeners") if kind in entry]
+    kinds = [kind for kind in ("port", "command", "resolver", "bindable", "sites", "listeners") if kind in entry]
     if len(kinds) != 1:
         problems.append(
-            f"{place}: needs exactly one of port, command, resolver, sites and listeners, "
+            f"{place}: needs exactly one of port, command, resolver, bindable, sites and listeners, "
             f"has {' and '.join(kinds) or 'none'}"
         )
     elif kinds in (["sites"], ["listeners"]):
         _compiles(str(entry.get("expect", "")), place, problems)
     elif kinds == ["command"]:
         commands.append(_command(entry["command"], f"{place}.command", problems))
+    elif kinds == ["bindable"]:
+        checks += [Bindable(str(address)) for address in _list(entry, "bindable")]
     elif kinds == ["resolver"]:
         checks += [Resolver(str(server), str(entry.get("name", LOCAL_ZONE))) for server in _list(entry, "resolver")]
     else:
@@ -508,7 +510,7 @@ class _Run:
         self.ran: list[str] = []
         self.checks: Sequence[Check] = request.checks
         self.validate, self.apply = request.validate, request.apply
-        self.first: list[Check] = [check for check in request.checks if isinstance(check, Resolver)]
+        self.first: list[Check] = [check for check in request.checks if isinstance(check, (Bindable, Resolver))]
         self.logged = _size(request.log)
         self.warnings: list[str] = []
         self.torn = ""  # the file that is being written

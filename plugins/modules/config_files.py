@@ -138,8 +138,8 @@ options:
   verify:
     description:
       - What must hold afterwards. Outside check mode it is asked on every run, for at most 15 seconds.
-      - Each entry has exactly one of O(verify[].port), O(verify[].command), O(verify[].resolver) O(verify[].sites)
-        and O(verify[].listeners).
+      - Each entry has exactly one of O(verify[].port), O(verify[].command), O(verify[].resolver), O(verify[].bindable),
+        O(verify[].sites) and O(verify[].listeners).
     type: list
     elements: dict
     default: []
@@ -189,6 +189,11 @@ options:
           default is a zone that each recursive server has itself (RFC 6303, section 4.2).
         type: str
         default: 127.in-addr.arpa
+      bindable:
+        description: IPv6 addresses that a service of this host must be able to listen on. They are waited for before
+          anything is written, until duplicate address detection is over (RFC 4862, section 5.4).
+        type: list
+        elements: str
       listeners:
         description:
           - Ask each address and port that the configuration listens on. For all formats that edit several files.
@@ -327,6 +332,7 @@ CHECK = {
     "talk": {"type": "list", "elements": "dict", "options": LINE},
     "command": {"type": "raw"},
     "resolver": {"type": "list", "elements": "str"},
+    "bindable": {"type": "list", "elements": "str"},
     "sites": {"type": "bool"},
     "listeners": {"type": "bool"},
     "name": {"type": "str", "default": "127.in-addr.arpa"},
