@@ -224,7 +224,14 @@ class Bare:
     def apply(self, role, *options, tasks_from="main", fails=False, **variables):
         """Apply ROLE by ansible-playbook and see that it FAILS or does not."""
         task = {"ansible.builtin.include_role": {"name": f"dualstack.fleet.{role}", "tasks_from": tasks_from}}
-        play = [{"hosts": "all", "gather_facts": False, "tasks": [task], "vars": variables}]
+        return self._play({"tasks": [task], "vars": variables}, options, fails)
+
+    def module(self, name, **arguments):
+        """Run the module NAME with ARGUMENTS."""
+        return self._play({"tasks": [{f"dualstack.fleet.{name}": arguments}]}, [], False)
+
+    def _play(self, play, options, fails):
+        play = [{"hosts": "all", "gather_facts": False, **play}]
         inventory = {"all": {"hosts": {"bare": self.host.variables()}}}
         for name, content in (("play.yml", play), ("hosts.yml", inventory)):
             (self.directory / name).write_text(json.dumps(content))
@@ -251,6 +258,12 @@ def bare(tmp_path_factory):
             yield Bare(host, tmp_path_factory.mktemp("bare"))
 
     return boot
+
+
+@pytest.fixture(scope="session")
+def on():
+    """The class of a host apart from the lab, for tests that boot it themselves."""
+    return Bare
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from . import _netplan
 from ._command import Outcome, run
 from ._errors import DualStackError
 from ._files import FileState
-from ._network import Address, HostRoute, Wanted
+from ._network import METRIC, Address, HostRoute, Wanted
 from ._routes import address_text, prefix_text
 
 Execute = Callable[[list[str]], Outcome]
@@ -256,17 +256,28 @@ def stanza_devices(path: str, root: str = "/", without: str = "") -> set[str]:
     return {stanza.device for stanza in list(stanzas(path, root=root, without=without))}
 
 
-def declared(backend: Backend, wanted: Wanted, owned: Wanted) -> set[bytes]:
-    """Return the addresses of WANTED that the manager's other files give the interface already."""
+def declared(backend: Backend, wanted: Wanted, owned: Wanted) -> Wanted:
+    """Return what of WANTED the manager's other files give the interface already, such as a stanza written by hand."""
+    routers: set[bytes] = set()
     if not backend.by_networkd:
         found = list(stanzas(INTERFACES, without=f"{OWN_DIRECTORY}/{wanted.device}"))
-        texts = [each.options.get("address", "") for each in found if each.device == wanted.device]
-        there = {_packed(text.partition("/")[0]) for text in texts}
+        options = [each.options for each in found if each.device == wanted.device]
+        there = {_packed(each.get("address", "").partition("/")[0]) for each in options}
+        # ifup makes the default route of such a stanza by itself, in its own words.
+        routers = {_packed(each.get("gateway", "")) for each in options} - {b""}
     else:
         entries = _networkd_links().get(wanted.device, {}).get("Addresses", [])
         there = {bytes(entry["Address"]) for entry in entries if entry.get("ConfigSource") == "static"}
-    mine = {address.value for address in owned.addresses}
-    return {address.value for address in wanted.addresses if address.device == wanted.device} & (there - mine)
+    there -= {address.value for address in owned.addresses}
+    return replace(
+        wanted,
+        addresses=tuple(each for each in wanted.addresses if each.device == wanted.device and each.value in there),
+        routes=tuple(
+            each
+            for each in wanted.routes
+            if not each.length and each.via in routers and each.metric == METRIC and each not in owned.routes
+        ),
+    )
 
 
 def _packed(text: str) -> bytes:
@@ -299,7 +310,8 @@ def plan_files(backend: Backend, wanted: Wanted, before: Mapping[str, FileState]
     texts: list[str | None]
     if not backend.by_networkd:
         old = before[names[0]].content or b""
-        texts = [with_source_line(old.decode("utf-8", "surrogateescape")), ifupdown_text(wanted, backend.fresh)]
+        stanza = ifupdown_text(wanted, backend.fresh, backend.name == "ifupdown2")
+        texts = [with_source_line(old.decode("utf-8", "surrogateescape")), stanza]
     elif backend.name == "netplan":
         # A .network file of somebody else's for lo comes before netplan's or hides it.
         in_yaml = on_lo if backend.lo_file == NETPLAN_LO else []
@@ -345,8 +357,11 @@ def with_source_line(text: str) -> str:
     return rest + ("" if rest.endswith("\n") or not rest else "\n") + SOURCE_LINE + "\n"
 
 
-def ifupdown_text(wanted: Wanted, fresh: bool = False) -> str:
-    """Return the stanza of one interface; a FRESH one has no other that brings it up at boot."""
+def ifupdown_text(wanted: Wanted, fresh: bool = False, checked: bool = False) -> str:
+    """Return the stanza of one interface; a FRESH one has no other that brings it up at boot.
+
+    A CHECKED one lists every address: ifupdown2 objects to others on the interface. ifupdown takes only one.
+    """
     own = [address for address in wanted.addresses if address.device == wanted.device]
     rest = [address for address in wanted.addresses if address not in own[:1]]
     lines = [f"auto {wanted.device}"] if fresh else []
@@ -354,6 +369,7 @@ def ifupdown_text(wanted: Wanted, fresh: bool = False) -> str:
     if own:
         lines += [f"    address {own[0]}", "    accept_ra 0", "    autoconf 0", "    privext 0"]
         lines += ["    preferred-lifetime 0"] if own[0].deprecated else []
+        lines += [f"    address {address}" for address in own[1:]] if checked else []
     commands = [address.command("replace") for address in rest] + [route.command("replace") for route in wanted.routes]
     lines += [f"    up {' '.join(words)}" for words in commands]
     return _MARK + "\n".join(lines) + "\n"

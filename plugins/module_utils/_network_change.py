@@ -225,9 +225,13 @@ def _plan_files(wanted: Sequence[Wanted], backends: Mapping[str, Backend]) -> li
 
 
 def _to_write(wanted: Wanted, backend: Backend, owned: Wanted) -> Wanted:
-    """Return WANTED without the addresses that stand in other files already, such as a stanza written by hand."""
+    """Return WANTED without what stands in other files already."""
     there = declared(backend, wanted, owned)
-    return replace(wanted, addresses=tuple(each for each in wanted.addresses if each.value not in there))
+    return replace(
+        wanted,
+        addresses=tuple(each for each in wanted.addresses if each not in there.addresses),
+        routes=tuple(each for each in wanted.routes if each not in there.routes),
+    )
 
 
 def _unique(commands: Iterable[list[str]]) -> list[list[str]]:

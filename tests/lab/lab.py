@@ -288,8 +288,8 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def scratch(suite: str, name: str, network: str = "none") -> Iterator[Scratch]:
-    """Boot a host called NAME from the image of SUITE, apart from the lab; remove it at the end."""
+def scratch(suite: str, name: str, *networks: str) -> Iterator[Scratch]:
+    """Boot a host called NAME from the image of SUITE on NETWORKS, apart from the lab; remove it at the end."""
     BUILD.mkdir(parents=True, exist_ok=True)
     build_images()
     host = Scratch(f"{PREFIX}scratch-{name}")
@@ -299,7 +299,7 @@ def scratch(suite: str, name: str, network: str = "none") -> Iterator[Scratch]:
         podman(
             *engine_flags(), "create", "--name", host.container, "--hostname", name,
             "--label", f"{LABEL}.scratch={ROOT}",
-            "--systemd=always", f"--network={network}", "--no-hosts",
+            "--systemd=always", *(f"--network={network}" for network in networks or ["none"]), "--no-hosts",
             "--cap-add", CAPABILITIES, *LIMITS, image_name(suite),
         )  # fmt: skip
         podman("cp", "-", f"{host.container}:/", stdin=pack([(HERE / "hosts" / "all", {"PUBLIC_KEY": key})]))
@@ -310,6 +310,22 @@ def scratch(suite: str, name: str, network: str = "none") -> Iterator[Scratch]:
         yield host
     finally:
         podman("rm", "-f", "-v", "-t", "0", "--ignore", host.container)
+
+
+@contextlib.contextmanager
+def switches(*names: str) -> Iterator[list[str]]:
+    """Make networks without addresses for scratch hosts, called NAMES; remove them at the end."""
+    made = [f"{PREFIX}scratch-{name}" for name in names]
+    podman("network", "rm", "--force", "-t", "0", *made)
+    try:
+        for name in made:
+            podman(
+                "network", "create", "--internal", "--disable-dns", "--ipam-driver", "none",
+                "--label", f"{LABEL}.scratch={ROOT}", name,
+            )  # fmt: skip
+        yield made
+    finally:
+        podman("network", "rm", "--force", "-t", "0", *made)
 
 
 def packages(suite: str, *names: str) -> bytes:

@@ -1,6 +1,7 @@
 """The machines have their planned addresses, live and after a boot; IPv4 is as it was."""
 
 import json
+import subprocess
 
 BACKENDS = {"web1": "/etc/network/dualstack.d/eth0", "web2": "/etc/systemd/network/10-eth0.network.d/50-dualstack.conf"}
 
@@ -53,3 +54,20 @@ def test_a_boot_brings_the_same_addresses(lab, machine, reboot):
     reboot(machine)
     wait_until_settled(lab(machine))
     assert_is_dual_stack(lab, machine)
+
+
+def test_no_machine_gets_an_address_before_each_router_knows_the_way_back(lab):
+    record = lab.variables["web1"]["dualstack"]
+    route = {"dest": record["delegated_prefix"], "via": record["next_hop"], "dev": "eth0"}
+    lab("edge2").run_expect([0], f"ip -6 route del {route['dest']} proto 250")
+    play = ["ansible-playbook", "-i", "inventories/lab", "dualstack.fleet.interfaces", "--limit", "web1"]
+    try:
+        done = subprocess.run(play, cwd=lab.root, env=lab.environment, capture_output=True, text=True, check=False)
+    finally:
+        lab("edge2").run_expect([0], f"ip -6 route add {route['dest']} via {route['via']} dev {route['dev']} proto 250")
+    assert done.returncode != 0
+    assert f"edge2 has no route to {route['dest']} by {route['via']}" in done.stdout
+    assert "edge1 has no" not in done.stdout
+    assert "Run the playbook dualstack.fleet.edge" in done.stdout
+    done = subprocess.run(play, cwd=lab.root, env=lab.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
