@@ -28,7 +28,7 @@ Description=Undo the {name} change that nobody confirmed before this boot
 DefaultDependencies=no
 RequiresMountsFor={store} /etc
 After=local-fs.target
-Before=network-pre.target networking.service systemd-networkd.service
+Before=systemd-sysctl.service network-pre.target networking.service systemd-networkd.service
 Wants=network-pre.target
 ConditionPathExists={store}/pending.json
 

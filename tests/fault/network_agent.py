@@ -255,6 +255,9 @@ def settings():
     for name in ("accept_ra", "autoconf"):
         with open(f"/proc/sys/net/ipv6/conf/{DEVICE}/{name}") as stream:
             found[name] = stream.read().strip()
+    # Without advertisements it does nothing, and whether it is set at boot depends on who makes the interface.
+    if found["accept_ra"] == "0":
+        del found["autoconf"]
     return found
 
 

@@ -33,7 +33,7 @@ ip -n outside link set eth0 up
 UNIT = """[Unit]
 DefaultDependencies=no
 Wants=network-pre.target
-Before=network-pre.target dualstack-lab-cable.service networking.service systemd-networkd.service
+Before=systemd-sysctl.service network-pre.target dualstack-lab-cable.service networking.service systemd-networkd.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
@@ -134,6 +134,11 @@ class NetworkHost:
             reached = running.stdout.readline() == "now\n"
             self.boot()
         return reached
+
+
+def timer(host):
+    """Return the step of a change with which the timer is started."""
+    return next(at for at, name in enumerate(host.steps["applied"], 1) if "systemd-run" in name)
 
 
 def each(hosts, action):

@@ -1,7 +1,7 @@
 """Whatever happens to a host during a change of its network: IPv4 answers in time, and all is old or all is new."""
 
 import pytest
-from network_host import each
+from network_host import each, timer
 
 FULL = "cp -a /etc /run/copy; mount -t tmpfs -o size=16m none /etc; cp -a /run/copy/. /etc; rm -r /run/copy"
 FILL = "dd if=/dev/zero of=/etc/filler bs=1k 2>/dev/null"
@@ -41,8 +41,7 @@ def test_a_fault_at_any_step_is_undone_in_time(network_hosts, fault, survived):
 
     def disturb(host):
         # The hosts take turns with the steps that follow the start of the timer.
-        timer = next(at for at, name in enumerate(host.steps["applied"], 1) if "systemd-run" in name)
-        first = timer + 1 + network_hosts.index(host) % EVERY
+        first = timer(host) + 1 + network_hosts.index(host) % EVERY
         return host.agent("sweep", "applied", do, first=first, every=EVERY, may_be=["old"], **options)
 
     for host, trials in each(network_hosts, disturb):

@@ -1,16 +1,16 @@
 """The part of the network's faults that runs each time: a host of each release, one network manager each."""
 
 import pytest
-from network_host import each, network_hosts_of
+from network_host import each, network_hosts_of, timer
 from test_network_boot import FAULTS as AT_BOOT
 from test_network_boot import MEND, OURS
 from test_network_kill import power_fails_around_the_confirmation
 
-# What a run suffers, before which of its steps, and how many steps on again.
+# What a run suffers, how many steps before or after the start of the timer, and how many steps on again.
 FAULTS = {
-    "the run is killed": ("kill", 12, 9),
-    "the run hangs": ("stop", 20, 30),
-    "the route goes and the run is killed": ("kill: ip -4 route del default", 20, 30),
+    "the run is killed": ("kill", -6, 9),
+    "the run hangs": ("stop", 4, 40),
+    "the route goes and the run is killed": ("kill: ip -4 route del default", 4, 40),
 }
 
 
@@ -22,8 +22,12 @@ def hosts():
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.replace(" ", "-"))
 def test_short_a_fault_is_undone_in_time(hosts, fault, survived):
-    do, first, every = FAULTS[fault]
-    for host, trials in each(hosts, lambda host: host.agent("sweep", "applied", do, first=first, every=every)):
+    do, distance, every = FAULTS[fault]
+
+    def disturb(host):
+        return host.agent("sweep", "applied", do, first=timer(host) + distance, every=every)
+
+    for host, trials in each(hosts, disturb):
         assert trials, "nothing happened"
         assert not trials[-1][2], (host.name, trials[-1])
         survived(host, fault, len(trials))
