@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from ._files import text_below
+
 CONF = "proc/sys/net/ipv6/conf"
 SYSCTL_DIRECTORIES = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d")  # sysctl.d(5)
 MODULE_DIRECTORIES = ("etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d")
@@ -23,7 +25,7 @@ _LOADER = "take it out of the boot loader's configuration (for GRUB /etc/default
 def parameter(root: str = "/") -> str:
     """Return the parameter of the running kernel that switches IPv6 off: ``disable``, ``disable_ipv6`` or nothing."""
     given = dict(
-        word[5:].split("=", 1) for word in _text(root, "proc/cmdline").split() if re.match(r"ipv6\.\w+=", word)
+        word[5:].split("=", 1) for word in text_below(root, "proc/cmdline").split() if re.match(r"ipv6\.\w+=", word)
     )
     return next((name for name in ("disable", "disable_ipv6") if given.get(name) == "1"), "")
 
@@ -35,7 +37,7 @@ def setting(root: str, devices: Iterable[str]) -> Iterator[dict[str, str]]:
     """
     last: dict[str, tuple[str, str, str]] = {}
     for path in _files(root, SYSCTL_DIRECTORIES):
-        for name, value in ASSIGNMENT.findall(_text(root, path)):
+        for name, value in ASSIGNMENT.findall(text_below(root, path)):
             for device in devices:
                 if name in ("all", "default", "*", device):
                     last[device] = (f"/{path}", name, value)
@@ -47,7 +49,7 @@ def setting(root: str, devices: Iterable[str]) -> Iterator[dict[str, str]]:
 def module_lines(root: str = "/") -> Iterator[tuple[str, str]]:
     """Yield the files, and the lines in them, that keep the module ipv6 out or switch it off."""
     for path in _files(root, MODULE_DIRECTORIES):
-        for match in _MODULE.finditer(_text(root, path)):
+        for match in _MODULE.finditer(text_below(root, path)):
             yield f"/{path}", match.group().strip()
 
 
@@ -81,7 +83,7 @@ def diagnose(devices: Iterable[str], root: str = "/") -> tuple[list[str], list[s
             f"{entry['file']} switches IPv6 off at boot (net.ipv6.conf.{entry['name']}.disable_ipv6 = 1): take that out"
         )
     for device in devices:
-        if _text(root, f"{CONF}/{device}/disable_ipv6").strip() == "1" and not found:
+        if text_below(root, f"{CONF}/{device}/disable_ipv6").strip() == "1" and not found:
             problems.append(
                 f"IPv6 is switched off on {device}: run sysctl -w net/ipv6/conf/{device}/disable_ipv6=0"
                 + ("" if files else "; no file sets it, so whoever did may do it again")
@@ -97,11 +99,3 @@ def _files(root: str, directories: Iterable[str]) -> list[str]:
         for path in glob.glob(os.path.join(root, directory, "*.conf")):
             found.setdefault(os.path.basename(path), os.path.relpath(path, root))
     return [found[name] for name in sorted(found)]
-
-
-def _text(root: str, path: str) -> str:
-    try:
-        with open(os.path.join(root, path), encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""

@@ -65,6 +65,15 @@ def _attributes(handle: int) -> tuple[tuple[str, str], ...]:
         return ()  # a file system without any
 
 
+def text_below(root: str, path: str) -> str:
+    """Return the text of PATH below ROOT; empty where it cannot be read."""
+    try:
+        with open(os.path.join(root, path), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
 def obstacle(path: str) -> str:
     """Return why the file PATH is not to be written anew and what to do, or nothing; a link is not followed."""
     try:

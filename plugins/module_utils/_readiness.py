@@ -17,6 +17,7 @@ from ._backends import detect
 from ._command import Outcome, run
 from ._disabled import ASSIGNMENT, is_built_in, module_lines, parameter, setting
 from ._errors import DualStackError
+from ._files import text_below
 
 READY, READY_AFTER, WORK, CANNOT = VERDICTS = ("ready", "ready_after", "work", "cannot")
 RELEASES = ("11", "12", "13")
@@ -67,7 +68,7 @@ class Facts:
 def examine(device: str = "", root: str = "/", execute: Callable[[list[str]], Outcome] = run) -> Facts:
     """Return what there is on this host; DEVICE defaults to the one of the IPv4 default route."""
     device = device or _default_device(execute)
-    release = _release(_text(root, "etc/os-release"))
+    release = _release(text_below(root, "etc/os-release"))
     sysctl = os.path.join(root, "proc/sys/net/ipv6/conf")
     backend, problem = _backend(root, device, execute) if device else ("none", "")
     return Facts(
@@ -80,7 +81,7 @@ def examine(device: str = "", root: str = "/", execute: Callable[[list[str]], Ou
         boot_parameter=parameter(root),
         kernel_ipv6=os.path.isdir(sysctl),
         disabled={
-            name: int(_text(sysctl, f"{name}/disable_ipv6").strip() or 0)
+            name: int(text_below(sysctl, f"{name}/disable_ipv6").strip() or 0)
             for name in ("all", "default", "lo", device)
             if name
         },
@@ -146,14 +147,6 @@ def _network_reasons(facts: Facts) -> Iterable[Reason]:
             yield Reason("router_advertisement", WORK, text)
 
 
-def _text(root: str, path: str) -> str:
-    try:
-        with open(os.path.join(root, path), encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
-
-
 def _json(execute: Callable[[list[str]], Outcome], command: list[str]) -> list[dict[str, Any]]:
     outcome = execute(command)
     try:
@@ -174,7 +167,7 @@ def _release(text: str) -> dict[str, str]:
 
 def _backend(root: str, device: str, execute: Callable[[list[str]], Outcome]) -> tuple[str, str]:
     """Return the manager of DEVICE, or all that were found and why dualstack.fleet.network_change would refuse."""
-    index = int(_text(root, f"sys/class/net/{device}/ifindex").strip() or 0)
+    index = int(text_below(root, f"sys/class/net/{device}/ifindex").strip() or 0)
     try:
         return detect(device, {device: index}, root=root, execute=execute).name, ""
     except DualStackError as error:
@@ -189,13 +182,13 @@ def _glob(root: str, pattern: str) -> list[str]:
 def _leftovers(root: str) -> Iterable[dict[str, str]]:
     for what, pattern, expression in LEFTOVERS:
         for path in _glob(root, pattern):
-            for match in expression.finditer(_text(root, path)):
+            for match in expression.finditer(text_below(root, path)):
                 yield {"what": what, "file": f"/{path}", "line": match.group().strip()}
     linked = any(
         os.path.realpath(os.path.join(root, path)) == os.path.join(os.path.realpath(root), "etc/sysctl.conf")
         for path in _glob(root, "etc/sysctl.d/*.conf")
     )
-    if not linked and any(value == "1" for _, value in ASSIGNMENT.findall(_text(root, "etc/sysctl.conf"))):
+    if not linked and any(value == "1" for _, value in ASSIGNMENT.findall(text_below(root, "etc/sysctl.conf"))):
         line = "disable_ipv6 = 1, without effect: nothing reads this file since Debian 13"
         yield {"what": "sysctl", "file": "/etc/sysctl.conf", "line": line}
     for path, line in module_lines(root):

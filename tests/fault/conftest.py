@@ -1,13 +1,11 @@
 """Hosts that the tests break: all daemons of the lab's image in their legacy state, and the roles' own arguments."""
 
 import copy
-import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass, field
 
 import pytest
@@ -163,12 +161,7 @@ class Host:
 
     def __init__(self, scratch, suite, arguments):
         self.scratch, self._arguments = scratch, arguments
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for path in (ROOT / "plugins" / "module_utils").glob("*.py"):
-                archive.add(path, f"root/core/module_utils/{path.name}")
-            archive.add(HERE / "agent.py", "root/core/agent.py")
-        lab.podman("cp", "-", f"{scratch.container}:/", stdin=buffer.getvalue())
+        scratch.put_core(HERE / "agent.py")
         scratch.run("tar", "-C", "/root", "-x", stdin=lab.packages(suite, *PACKAGES))
         self.sh("dpkg --install /root/*.deb && cp -a /etc /root/etc")
 

@@ -64,12 +64,10 @@ class NetworkHost:
         tree = {
             "/usr/local/sbin/fault-cable": CABLE,
             "/etc/systemd/system/fault-cable.service": UNIT,
-            "/root/core/network_agent.py": (HERE / "network_agent.py").read_text(),
             **BACKENDS[backend],
             **files,
         }
-        for path in (ROOT / "plugins" / "module_utils").glob("*.py"):
-            tree[f"/root/core/module_utils/{path.name}"] = path.read_text()
+        scratch.put_core(HERE / "network_agent.py")
         self.put(tree)
         self.sh(
             "mkdir -p /etc/systemd/system/sysinit.target.wants; chmod 755 /usr/local/sbin/fault-cable;"

@@ -274,6 +274,16 @@ class Scratch:
         """Run WORDS in it as root."""
         return podman("exec", "-i", self.container, *words, stdin=stdin, check=check)
 
+    def put_core(self, *programs: pathlib.Path) -> None:
+        """Copy the collection's core to /root/core/module_utils, and PROGRAMS that use it beside that."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for path in (ROOT / "plugins" / "module_utils").glob("*.py"):
+                archive.add(path, f"root/core/module_utils/{path.name}")
+            for path in programs:
+                archive.add(path, f"root/core/{path.name}")
+        podman("cp", "-", f"{self.container}:/", stdin=buffer.getvalue())
+
     def variables(self) -> dict[str, str]:
         """Return what Ansible needs to reach it by SSH."""
         relay = " ".join(privileged("podman", "exec", "-i", self.container, "socat", "-", "TCP4:127.0.0.1:22"))

@@ -1,10 +1,8 @@
 """Hosts with every daemon of the lab's image, the core and the agent on them."""
 
-import io
 import json
 import pathlib
 import sys
-import tarfile
 
 import pytest
 
@@ -24,12 +22,7 @@ class Host:
 
     def __init__(self, scratch, dovecot):
         self.scratch, self.dovecot = scratch, dovecot
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for path in (ROOT / "plugins" / "module_utils").glob("*.py"):
-                archive.add(path, f"root/core/module_utils/{path.name}")
-            archive.add(HERE / "agent.py", "root/core/agent.py")
-        lab.podman("cp", "-", f"{scratch.container}:/", stdin=buffer.getvalue())
+        scratch.put_core(HERE / "agent.py")
         for address in ("192.0.2.11/24", "2001:db8::11/64"):
             scratch.run("ip", "address", "add", address, "dev", "lo", "nodad")
 
