@@ -86,8 +86,12 @@ class Lab:
         """Run ROLE on the host NAME with VARIABLES; return its exit status and output."""
         # Nobody but a test restarts a service so often; systemd refuses the sixth start in ten seconds.
         self(name).run_expect([0], "systemctl reset-failed")
-        command = ["ansible", "-i", "inventories/lab", name, "-m", "ansible.builtin.include_role"]
-        command += ["-a", f"name=dualstack.fleet.{role}", "-e", json.dumps(variables)]
+        wanted = ["-a", f"name=dualstack.fleet.{role}", "-e", json.dumps(variables)]
+        return self.module(name, "ansible.builtin.include_role", *wanted)
+
+    def module(self, name, module, *words):
+        """Run MODULE on the host NAME with the WORDS of ansible(1); return its exit status and output."""
+        command = ["ansible", "-i", "inventories/lab", name, "-m", module, *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
@@ -279,10 +283,10 @@ def reverted(lab, machine, request):
 
 @pytest.fixture
 def reboot(lab):
-    """A function that cuts the power of a host, starts it again and returns when it serves as before."""
+    """A function that cuts the power of a host, starts it again and returns when it serves as before, or as AWAITED."""
 
-    def boot(name):
-        before = set(lab.listeners(name))
+    def boot(name, awaited=None):
+        before = set(lab.listeners(name) if awaited is None else awaited)
         subprocess.run([*PODMAN, "restart", "-t", "0", f"{LAB}-{name}"], check=True, capture_output=True)
         booted = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.2; done"
         lab(name).run_expect([0], f"timeout 60 sh -c '{booted}'")

@@ -187,4 +187,5 @@ TREES = {
     "sshd": Tree(_edit_sshd.edit, _edit_sshd.sockets, notes=_edit_sshd.notes),
     "varnish": Tree(_edit_varnish.edit, _edit_varnish.sockets, notes=_edit_varnish.notes, checks=_edit_varnish.checks),
 }
-FORMATS = (*FILES, *TREES)
+POSTFIX_TABLES = "postfix_tables"  # stands for the files that postconf(1) finds, each of a format of its own
+FORMATS = (*FILES, *TREES, POSTFIX_TABLES)

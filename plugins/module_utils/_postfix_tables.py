@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ._command import run
 from ._edit_postfix_twins import NETWORK_LISTS, Twins, network
-from ._errors import InputError
+from ._edit_text import additions, only_keys
+from ._errors import DualStackError, InputError
 
 FILE = "file"  # a list's words in a file, see postconf(5), mynetworks
 INDEXED = ("btree", "cdb", "dbm", "hash", "lmdb", "sdbm")
@@ -41,22 +43,55 @@ class Table:
         return self.path if self.type == FILE else f"{self.type}:{self.path}"
 
 
+def look_up(directory: str, settings: Mapping[str, object], *, reverted: bool = False) -> list[Table]:
+    """Return the tables of the Postfix configured in DIRECTORY, asked from postconf(1), that SETTINGS concerns.
+
+    SETTINGS has ``networks`` and ``known``. What cannot get twins is an error, unless they are to be taken out.
+    """
+    only_keys(settings, "networks", "known")
+    known = additions("known", {"add": settings.get("known", [])})
+    listings = []
+    for options in ("-nx", "-Px"):
+        outcome = run(["postconf", "-c", directory, options])
+        if outcome.rc:
+            raise DualStackError(f"postconf: rc {outcome.rc}: {outcome.output}")
+        listings.append(outcome.output)
+    values = parameters(*listings)
+    tables, problems = find(values, Twins(settings["networks"]), known)
+    if not reverted:
+        problems += patterns(values, known, _read)
+        if problems:
+            raise InputError(problems)
+    return tables
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return None
+
+
 def parameters(*listings: str) -> dict[str, str]:
     """Return {name: value} of what postconf has printed; an option in master.cf has SERVICE/TYPE before its name."""
     pairs = (line.partition("=") for listing in listings for line in listing.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, _equals, value in pairs}
 
 
-def find(values: dict[str, str], twins: Twins, known: Iterable[str] = ()) -> list[Table]:
-    """Return the tables that can get twins; raise for those that cannot and are not KNOWN to have them."""
-    found: dict[str, Table] = {}
+def find(values: dict[str, str], twins: Twins, known: Iterable[str] = ()) -> tuple[list[Table], list[str]]:
+    """Return the tables that can get twins, and what is wrong with those that cannot and are not KNOWN to have them."""
+    found: list[Table] = []
     problems: list[str] = []
+    seen = set(known)
     for place, value in values.items():
         for table in _named(place, value):
-            if table.name in found or table.name in known or table.type in PATTERNS:
+            if table.name in seen or table.type in PATTERNS:
                 continue
-            found[table.name] = table
-            if table.type not in FORMATS or not table.path.startswith("/"):
+            seen.add(table.name)
+            if table.type in FORMATS and table.path.startswith("/"):
+                found.append(table)
+            else:
                 problems.append(
                     f"{place}: {table.name} is no file that can be edited; give the IPv4 networks in it their twins "
                     "there, then add it to the known tables"
@@ -64,9 +99,7 @@ def find(values: dict[str, str], twins: Twins, known: Iterable[str] = ()) -> lis
         name = place.rpartition("/")[2]
         if place != name and name in NETWORK_LISTS and _wants(value, twins):
             problems.append(f"master.cf: {place} = {value} has no IPv6 twins; add them there by hand")
-    if problems:
-        raise InputError(problems)
-    return sorted(found.values())
+    return sorted(found), problems
 
 
 def patterns(values: dict[str, str], known: Iterable[str], read: Callable[[str], str | None]) -> list[str]:

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import _undo
@@ -28,7 +28,7 @@ Description=Undo the {name} change that nobody confirmed before this boot
 DefaultDependencies=no
 RequiresMountsFor={store} /etc
 After=local-fs.target
-Before=systemd-sysctl.service network-pre.target networking.service systemd-networkd.service
+Before=sysinit.target systemd-sysctl.service network-pre.target networking.service systemd-networkd.service
 Wants=network-pre.target
 ConditionPathExists={store}/pending.json
 
@@ -167,8 +167,8 @@ def refuse_edited(store: Store, ours: str) -> None:
         )
 
 
-def confirmed(store: Store, check: bool) -> dict[str, object]:
-    """Keep the pending change, if there is one, and return the result of a module in state ``confirmed``."""
+def confirmed(store: Store, check: bool, keep: Callable[[Store], None] | None = None) -> dict[str, object]:
+    """KEEP the pending change, if there is one, and return the result of a module in state ``confirmed``."""
     left = leftover(store)
     if left.state == "fired":
         raise DualStackError(f"there is nothing to confirm: {left.text}. Run state applied again", rollback="fired")
@@ -177,7 +177,7 @@ def confirmed(store: Store, check: bool) -> dict[str, object]:
     result: dict[str, object] = {"changed": left.state == "pending", "rollback": left.state}
     if not check and left.state == "pending":
         took, window = _took(store)
-        confirm(store)
+        (keep or confirm)(store)
         if took * SAFETY > window:
             result["warnings"] = [
                 f"the confirmation came after {took:.0f} s of {window} s: a window of {math.ceil(took * SAFETY)} s "

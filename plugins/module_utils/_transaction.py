@@ -25,14 +25,17 @@ from ._additions import unpacked as unpacked_additions
 from ._command import Outcome, argv, run
 from ._edit_text import additions as words_to_add
 from ._edit_web import Read, Socket, overlap, reachable
-from ._editors import FORMATS, TREES, edit
+from ._editors import FORMATS, POSTFIX_TABLES, TREES, edit
 from ._errors import DualStackError, InputError
 from ._files import EDITED, STORE, FileState, Snapshots, obstacle, read_file, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Bindable, Listener, Resolver, await_all
 from ._manager import asleep, foreign, running, strangers
+from ._postfix_tables import FORMATS as TABLE_FORMATS
+from ._postfix_tables import index_commands, look_up
 from ._resolv_writer import Listed, owner, writer
 from ._sites import SiteCheck
 from ._sites import checks as site_checks
+from ._transaction_window import SHORTEST, Store, awaiting_confirmation, confirm, settle, store_of
 
 WAIT = 15.0  # seconds for the listeners after the last command
 JOURNAL_LINES = 15
@@ -101,6 +104,8 @@ class Request:
     programs: tuple[str, ...] = ()
     managed: bool = False
     reverted: bool = False
+    confirmed: bool = False
+    window: int = 0
     wait: float = WAIT
 
 
@@ -124,6 +129,7 @@ class Result:
     diff: tuple[dict[str, str], ...] = ()
     skipped: str = ""
     warnings: tuple[str, ...] = ()
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 class _Failure(Exception):
@@ -152,6 +158,9 @@ def parse(params: Params) -> Request:
         tuple(_command(value, f"{step}[{index}]", problems) for index, value in enumerate(_list(params, step)))
         for step in ("validate", "apply", "restart")
     )
+    window = int(str(params.get("window") or 0))
+    if window and window < SHORTEST:
+        problems.append(f"window {window} is too short for a new connection: give at least {SHORTEST} seconds")
     if problems:
         raise InputError(problems)
     return Request(
@@ -171,6 +180,8 @@ def parse(params: Params) -> Request:
         programs=tuple(map(str, _list(params, "program"))),
         managed=bool(params.get("managed")),
         reverted=params.get("state") == "reverted",
+        confirmed=params.get("state") == "confirmed",
+        window=window,
     )
 
 
@@ -457,8 +468,16 @@ def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Re
         return Result(False, skipped=f"{request.name} is not installed here (no {no}): nothing to do")
     try:
         with contextlib.nullcontext() if check_mode else _lock(root):
-            killed = Snapshots(request.name, root, JOURNAL).load()
-            return _Run(_through_owner(request, _undone(killed)), root).execute(check_mode)
+            store, journal = store_of(request.name, root), Snapshots(request.name, root, JOURNAL)
+            if request.confirmed:
+                kept = confirm(store, Snapshots(request.name, root), journal, check_mode)
+                told = tuple(map(str, _list(kept, "warnings")))
+                return Result(bool(kept["changed"]), warnings=told, more={"rollback": kept["rollback"]})
+            undone = settle(store, check_mode)
+            run_ = _Run(_expanded(request, _undone(journal.load())), store, root)
+            if undone:
+                run_.warnings.append(f"{request.name}: {undone}")
+            return run_.execute(check_mode)
     except OSError as error:  # outside the steps that are undone: what a killed run left, and our own records
         raise DualStackError(f"{request.name}: {error}; put that right, the next run goes on from there") from error
 
@@ -468,25 +487,45 @@ def _undone(killed: Mapping[str, tuple[FileState, str]]) -> dict[str, FileState]
     return {path: before for path, (before, after) in killed.items() if _load(path).digest == after}
 
 
-def _through_owner(request: Request, undone: Mapping[str, FileState]) -> Request:
-    """Return REQUEST with the files of the program that writes resolv.conf in its place."""
-    before = _reader(lambda path: undone.get(os.path.realpath(path), FileState(path)))
+def _expanded(request: Request, undone: Mapping[str, FileState]) -> Request:
+    """Return REQUEST with what the host's own programs say about its files."""
     for wanted in request.files:
-        if wanted.form != "resolv":
-            continue
-        only_nameservers = {"nameserver": wanted.settings.get("nameserver", {"add": []})}
-        edit("resolv", "", only_nameservers)  # what is wrong with the addresses is told by the editor
-        found = owner(wanted.path, words_to_add("nameserver", only_nameservers["nameserver"]), before=before)
-        if found is None:
-            continue
-        there = Wanted(found.path, found.content, found.form, found.settings)
-        request = replace(
-            request,
-            files=tuple(there if one is wanted else one for one in request.files),
-            apply=(*request.apply, found.apply),
-            checks=(*request.checks, found.check),
-        )
+        if wanted.form == "resolv":
+            request = _through_owner(request, wanted, undone)
+        elif wanted.form == POSTFIX_TABLES:
+            request = _with_tables(request, wanted)
     return request
+
+
+def _with_tables(request: Request, wanted: Wanted) -> Request:
+    """Return REQUEST with the tables that Postfix looks up clients in, and with the commands that index them."""
+    settings = wanted.settings
+    there = settings.get("networks") and os.path.exists(wanted.path)
+    tables = look_up(os.path.dirname(wanted.path), settings, reverted=request.reverted) if there else []
+    networks = {"networks": settings.get("networks")}
+    files = [replace(wanted, path=table.path, form=TABLE_FORMATS[table.type], settings=networks) for table in tables]
+    return replace(
+        request,
+        files=(*(one for one in request.files if one is not wanted), *files),
+        apply=(*map(tuple, index_commands(tables)), *request.apply),
+    )
+
+
+def _through_owner(request: Request, wanted: Wanted, undone: Mapping[str, FileState]) -> Request:
+    """Return REQUEST with the file of the program that writes resolv.conf in the place of the one WANTED."""
+    before = _reader(lambda path: undone.get(os.path.realpath(path), FileState(path)))
+    only_nameservers = {"nameserver": wanted.settings.get("nameserver", {"add": []})}
+    edit("resolv", "", only_nameservers)  # what is wrong with the addresses is told by the editor
+    found = owner(wanted.path, words_to_add("nameserver", only_nameservers["nameserver"]), before=before)
+    if found is None:
+        return request
+    there = Wanted(found.path, found.content, found.form, found.settings)
+    return replace(
+        request,
+        files=tuple(there if one is wanted else one for one in request.files),
+        apply=(*request.apply, found.apply),
+        checks=(*request.checks, found.check),
+    )
 
 
 @contextlib.contextmanager
@@ -502,8 +541,8 @@ def _lock(root: str) -> Iterator[None]:
 
 
 class _Run:
-    def __init__(self, request: Request, root: str) -> None:
-        self.request = request
+    def __init__(self, request: Request, store: Store, root: str) -> None:
+        self.request, self.store = request, store
         self.originals = Snapshots(request.name, root)
         self.journal = Snapshots(request.name, root, JOURNAL)
         self.began = time.time()
@@ -517,6 +556,8 @@ class _Run:
         self.earlier: dict[str, FileState] = {}  # files as they were before a run that did not end
         self.alive = False  # the unit, before anything was done to it
         self.left: list[Change] = []  # not put back, because somebody else changed the file
+        self.confirm_by: list[str] = []
+        self.waits = False  # for a confirmation, which the journal and the way back are kept for
 
     def execute(self, check_mode: bool) -> Result:
         request = self.request
@@ -549,7 +590,9 @@ class _Run:
                 self._ask_first()
             self._recover(killed, undone, kept)
             if needed:
-                self._change(changes, killed, packed_additions(additions.records()))
+                added = packed_additions(additions.records())
+                with self._window(changes) as self.confirm_by:
+                    self._change(changes, killed, added)
             else:
                 self._verify_unchanged()
         commands = [shlex.join(command) for command in (*self.validate, *self.apply)] if needed else []
@@ -559,7 +602,15 @@ class _Run:
             tuple(commands if check_mode else self.ran),
             tuple(_diff(change) for change in shown),
             warnings=tuple(self.warnings),
+            more={"confirm_by": self.confirm_by[0]} if self.confirm_by else {},
         )
+
+    def _window(self, changes: Sequence[Change]) -> contextlib.AbstractContextManager[list[str]]:
+        if not (changes and self.request.window):
+            return contextlib.nullcontext([])
+        states = [(change.before, change.after) for change in changes]
+        self.waits = True
+        return awaiting_confirmation(self.store, self.request.window, self.apply, states, self.request.reverted)
 
     def _off(self, state: str) -> Result:
         """Skip a service that is switched off; refuse one that should run: nobody here starts what somebody stopped."""
@@ -569,7 +620,7 @@ class _Run:
 
     def _only_files(self) -> None:
         """Put the files back without a word to a service that is not running."""
-        self.request = replace(self.request, commands=(), checks=(), sites=False, listeners=(), restart=())
+        self.request = replace(self.request, commands=(), checks=(), sites=False, listeners=(), restart=(), window=0)
         self.checks = self.validate = self.apply = ()
         self.warnings.append(f"{self.request.name}: {self.request.unit} does not run and was not started")
 
@@ -703,6 +754,8 @@ class _Run:
             self._restore(failure, changes, kept)
         except OSError as error:
             self._restore(_Failure(step, command, str(error)), changes, kept)
+        if self.waits:
+            return
         self.journal.forget()
         if request.reverted:
             self.originals.forget()  # last: a journal without originals would undo the way back

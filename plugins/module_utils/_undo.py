@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Undo a network change that nobody confirmed.
+"""Undo a change that nobody confirmed.
 
 This file is copied to the host's store and runs there alone: from the timer, or at boot when the power failed in the
 window. So it needs nothing but Python and its record, ``pending.json`` beside it.
@@ -280,7 +280,7 @@ def main() -> int:
     reason = "the host restarted before the confirmation" if boot else "no confirmation came"
     with locked(store, 1.0, insist=True):
         problems = fire(store, reason, live=not boot)
-    print("\n".join(["unconfirmed network change undone", *problems]))
+    print("\n".join(["unconfirmed change undone", *problems]))
     return 1 if problems else 0
 
 

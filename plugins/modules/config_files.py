@@ -23,7 +23,7 @@ description:
 attributes:
   check_mode:
     support: full
-    description: Shows what would change and reads only; no command is run and no service is asked.
+    description: Shows what would change and reads only; no service is asked, and of commands only postconf(1) is run.
   diff_mode:
     support: full
     description: One entry for each file, exact to the byte.
@@ -38,8 +38,10 @@ options:
       - V(reverted) puts every file of the transaction back as it was before the first change, and runs O(validate),
         O(apply) and the IPv4 part of O(verify). A file that somebody edited after the last run is refused by name
         and nothing is changed. When nothing was kept, nothing is done.
+      - V(confirmed) keeps a change that waits for its confirmation, see O(window). Reset the connection first, so that
+        a new one confirms it. When nothing waits, nothing is done; a change that was undone meanwhile is an error.
     type: str
-    choices: [present, reverted]
+    choices: [present, reverted, confirmed]
     default: present
   files:
     description: The files. With neither O(files[].content) nor O(files[].set) the file must be absent.
@@ -71,7 +73,11 @@ options:
           - V(postfix_lists) (the lists of client networks in main.cf), V(postfix_list) (a file that such a list names),
             V(postfix_cidr) and V(postfix_indexed) (tables that clients are looked up in) have C(networks), a
             dictionary of IPv6 networks by IPv4 networks. An IPv4 network gets the ones of its own, or of all in it.
-            M(dualstack.fleet.postfix_tables) finds the files.
+          - V(postfix_tables), with the path of main.cf, stands for the files that Postfix looks up clients in, as
+            postconf(1) says, V(postfix_list) and the like each, and runs postmap(1) for them before O(apply). It has
+            C(networks), and C(known), a list of tables that cannot be edited and have their twins, such as
+            C(mysql:/etc/postfix/relays.cf); others are refused. So is a line of a C(pcre:) or C(regexp:) table that
+            matches IPv4 addresses.
           - V(apache), V(dovecot) and V(nginx) are for the first file of a configuration, and edit those it includes
             too. Twins are put beside IPv4 literals, never where IPv6 is served, and never beside loopback addresses.
           - V(apache) has C(Listen) and C(VirtualHost). C(Listen) set to C(*) makes the wildcard of C(Listen
@@ -96,7 +102,7 @@ options:
           - V(key_value) is for C(KEY=VALUE); V(lines) has C(add), for whole lines.
         type: str
         choices: [apache, dovecot, key_value, lines, nginx, postfix, postfix_cidr, postfix_indexed, postfix_list,
-          postfix_lists, postfix_master, pureftpd, resolv, sshd, varnish]
+          postfix_lists, postfix_master, postfix_tables, pureftpd, resolv, sshd, varnish]
       set:
         description:
           - "Keys with their values; C({add: [WORD]}) adds the words that a list has not got."
@@ -218,6 +224,13 @@ options:
   log:
     description: File that the service writes its errors to, where the journal does not have them.
     type: path
+  window:
+    description:
+      - Seconds in which O(state=confirmed) must follow a change, for services that the connection depends on; at least
+        5. Otherwise the host itself puts the files back and runs O(apply), at boot too. The next run says so.
+      - With V(0) a change needs no confirmation.
+    type: int
+    default: 0
   managed:
     description:
       - Whether to change also what a comment in the file says that Ansible, Puppet, Chef, Salt or another such program
@@ -277,6 +290,15 @@ diff:
   returned: success
   type: list
   elements: dict
+rollback:
+  description: What O(state=confirmed) found, V(pending) or V(none).
+  returned: with O(state=confirmed)
+  type: str
+confirm_by:
+  description: When the host puts the files back unless O(state=confirmed) has come (UTC).
+  returned: when something changed and O(window) is set
+  type: str
+  sample: "2026-01-05T02:13:00Z"
 step:
   description: The step that failed.
   returned: when a step failed
@@ -343,7 +365,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "reverted"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "reverted", "confirmed"], "default": "present"},
             "files": {"type": "list", "elements": "dict", "options": FILE, "default": []},
             "validate": {"type": "list", "elements": "raw", "default": []},
             "apply": {"type": "list", "elements": "raw", "default": []},
@@ -351,6 +373,7 @@ def main() -> None:
             "verify": {"type": "list", "elements": "dict", "options": CHECK, "default": []},
             "unit": {"type": "str"},
             "log": {"type": "path"},
+            "window": {"type": "int", "default": 0},
             "managed": {"type": "bool", "default": False},
             "program": {"type": "list", "elements": "path", "default": []},
         },
@@ -369,6 +392,7 @@ def main() -> None:
         files=list(result.files),
         commands=list(result.commands),
         diff=list(result.diff),
+        **result.more,
     )
 
 

@@ -15,7 +15,7 @@ from module_utils._errors import DualStackError
 from module_utils._transaction import execute, parse
 
 STEPS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.setxattr", "subprocess.Popen")
-MOST_STEPS = 80
+MOST_STEPS = 120
 PATIENCE = 20
 # ioctl_iflags(2)
 GET_FLAGS, SET_FLAGS, IMMUTABLE = 0x80086601, 0x40086602, 0x10
@@ -36,8 +36,8 @@ def kill_before(step):
     sys.addaudithook(watch)
 
 
-def run(params, state="present", check=False, kill=0):
-    """Run the core in a process of its own and return what it came to."""
+def run(params, state="present", check=False, kill=0, confirm=True):
+    """Run the core in a process of its own, CONFIRM what waits for it, and return what it came to."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -49,7 +49,12 @@ def run(params, state="present", check=False, kill=0):
     os.close(writer)
     with os.fdopen(reader) as stream:
         text = stream.read()
-    return {"error": "killed"} if os.WIFSIGNALED(os.waitpid(child, 0)[1]) else json.loads(text)
+    if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+        return {"error": "killed"}
+    done = json.loads(text)
+    if confirm and done.get("confirm_by"):
+        done["error"] = run({"name": params["name"]}, "confirmed")["error"]
+    return done
 
 
 def outcome(params, check, kill):
@@ -59,7 +64,8 @@ def outcome(params, check, kill):
         result = execute(request, check)
     except DualStackError as error:
         return {"error": str(error), "restored": error.details.get("restored"), "changed": False}
-    return {"error": "", "changed": result.changed, "files": result.files, "skipped": result.skipped}
+    told = {"error": "", "changed": result.changed, "files": result.files, "skipped": result.skipped}
+    return {**told, "warnings": result.warnings, **result.more}
 
 
 def state():
@@ -126,6 +132,8 @@ def sweep(params, question):
         sh("systemctl reset-failed")  # systemd refuses a unit that is started this often
         killed = run(params, kill=step)
         done = run(params)
+        if "is waiting for its confirmation" in done["error"]:  # killed when all but its answer was done
+            done = run(params, "confirmed")
         both = families(question, BOTH)
         again = run(params, check=True)
         back = run(params, "reverted")

@@ -21,7 +21,7 @@ SUITES = ("bookworm", "trixie")
 LEGACY, BOTH = ["ipv4"], ["ipv4", "ipv6"]
 RESET = """
 systemctl stop {units}
-systemctl stop occupant
+systemctl stop occupant 'dualstack-rollback-*'
 nft delete table ip fault
 nft delete table ip6 fault
 for place in /var/lib/dualstack {places}; do umount --lazy $place; done

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from module_utils._editors import FORMATS, edit
+from module_utils._editors import FILES, TREES, edit
 from module_utils._errors import InputError
 
 NETWORK = "[2001:db8::]/64"
@@ -292,7 +292,7 @@ PIECES = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [*FILES, *TREES])
 @limits(max_examples=40, deadline=None)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=30))
 def test_twice_is_the_same_as_once(form, pieces):

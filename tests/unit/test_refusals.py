@@ -18,6 +18,7 @@ MODULES = [
     "_firewall",
     "_packet_filter_host",
     "_rollback",
+    "_transaction_window",
     "_disabled",
     "_dns",
 ]

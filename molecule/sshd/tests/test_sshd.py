@@ -1,11 +1,24 @@
 """sshd greets on both families, keeps its IPv4 to the letter, and refuses what somebody may have meant."""
 
 import contextlib
+import json
 
 import pytest
 
 DROP_INS = "/etc/ssh/sshd_config.d"
 NETWORKS = {"198.51.100.0/24": ["2001:db8:100:1::/64"]}
+PENDING = "/var/lib/dualstack/sshd/pending.json"
+# No new session over the network is let in once sshd has read its configuration; the sessions that are open go on.
+DEAF = """
+table inet deaf {
+    chain input {
+        type filter hook input priority -10
+        iifname eth0 tcp dport 22 tcp flags & (syn | ack) == syn drop
+    }
+}
+"""
+DEAF_UNIT = "/run/systemd/system/ssh.service.d/deaf.conf"
+DEAF_NO_MORE = f"rm -f {DEAF_UNIT} && systemctl daemon-reload && nft delete table inet deaf"
 
 
 def effective(lab, name):
@@ -23,6 +36,18 @@ def drop_in(lab, name, number, text):
         yield path
     finally:
         host.run_expect([0], f"rm {path} && systemctl reload ssh")
+
+
+@contextlib.contextmanager
+def deaf_after_reload(host):
+    """Let the next reload of sshd cut off whoever comes anew, until the block ends."""
+    unit = "[Service]\\nExecReload=/usr/sbin/nft -f /run/deaf.nft\\n"
+    write = f"printf '{DEAF}' > /run/deaf.nft && mkdir -p $(dirname {DEAF_UNIT}) && printf '{unit}' > {DEAF_UNIT}"
+    host.run_expect([0], f"{write} && systemctl daemon-reload")
+    try:
+        yield
+    finally:
+        host.run_expect([0], f"if test -e {DEAF_UNIT}; then {DEAF_NO_MORE}; fi")
 
 
 @pytest.fixture
@@ -132,5 +157,50 @@ def test_lists_that_know_ipv4_only_are_told_and_completed_on_request(lab, revert
         assert status == 0, said
         assert lab(reverted).file(path).content_string == ("AllowUsers root@198.51.100.* root@2001:db8:100:1::/64\n")
         assert (visitor(ipv4), visitor(ipv6)) == (True, True)
+        status, said = lab.role(reverted, "sshd", sshd_ipv6_state="reverted")
+        assert status == 0, said
+
+
+def test_a_change_after_which_nobody_comes_in_is_undone_by_the_host(lab, reverted):
+    host = lab(reverted)
+    with drop_in(lab, reverted, "20", "ListenAddress 0.0.0.0:2222\\n") as path, deaf_after_reload(host):
+        during = lab.listeners(reverted)
+        status, said = lab.role(reverted, "sshd", sshd_ipv6_window=20)
+        assert status != 0
+        assert "UNREACHABLE" in said
+        assert set(lab.listeners(reverted)) > set(during)
+        host.run_expect([0], f"timeout 60 sh -c 'while test -e {PENDING}; do sleep 0.1; done'")
+        assert host.file(path).content_string == "ListenAddress 0.0.0.0:2222\n"
+        assert lab.listeners(reverted) == during
+        host.run_expect([0], DEAF_NO_MORE)
+        status, said = lab.role(reverted, "sshd")
+        assert status == 0, said
+        assert "no confirmation came" in said
+        assert host.file(path).content_string == "ListenAddress 0.0.0.0:2222\nListenAddress [::]:2222\n"
+        status, said = lab.role(reverted, "sshd", sshd_ipv6_state="reverted")
+        assert status == 0, said
+
+
+def test_a_boot_before_the_confirmation_brings_the_old_configuration(lab, reverted, reboot):
+    with drop_in(lab, reverted, "20", "ListenAddress 0.0.0.0:2222\\n") as path:
+        during = lab.listeners(reverted)
+        request = {
+            "name": "sshd",
+            "files": [{"path": "/etc/ssh/sshd_config", "format": "sshd", "set": {"ListenAddress": {"add": []}}}],
+            "apply": ["systemctl reload ssh"],
+            "unit": "ssh.service",
+            "window": 60,
+        }
+        status, said = lab.module(reverted, "dualstack.fleet.config_files", "-a", json.dumps(request))
+        assert status == 0, said
+        assert "confirm_by" in said
+        assert "[::]:2222" in lab.listeners(reverted)
+        reboot(reverted, during)
+        assert lab(reverted).file(path).content_string == "ListenAddress 0.0.0.0:2222\n"
+        assert lab.listeners(reverted) == during
+        status, said = lab.role(reverted, "sshd")
+        assert status == 0, said
+        assert "the host restarted before the confirmation" in said
+        assert "[::]:2222" in lab.listeners(reverted)
         status, said = lab.role(reverted, "sshd", sshd_ipv6_state="reverted")
         assert status == 0, said
