@@ -78,14 +78,12 @@ class NetworkHost:
 
     def put(self, tree):
         """Write {path: content} on the host."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
+        with lab.files_for(self.scratch.container) as archive:
             for path, content in tree.items():
                 data = content if isinstance(content, bytes) else content.encode()
                 info = tarfile.TarInfo(path.lstrip("/"))
                 info.size, info.mode = len(data), 0o644
                 archive.addfile(info, io.BytesIO(data))
-        lab.podman("cp", "-", f"{self.scratch.container}:/", stdin=buffer.getvalue())
 
     def sh(self, script):
         done = self.scratch.run("sh", "-c", script, check=False)

@@ -209,7 +209,21 @@ def pack(trees: list[tuple[pathlib.Path, dict[str, str]]]) -> bytes:
                     info.mode = 0o755 if os.access(path, os.X_OK) else 0o640 if secret else 0o644
                     info.size = len(content)
                     archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
+    return _without_padding(buffer, archive)
+
+
+def _without_padding(buffer: io.BytesIO, archive: tarfile.TarFile) -> bytes:
+    """Return the closed ARCHIVE up to its end marker: podman-cp(1) stops reading there, and fails if more comes."""
+    return buffer.getvalue()[: archive.offset]
+
+
+@contextlib.contextmanager
+def files_for(container: str) -> Iterator[tarfile.TarFile]:
+    """Yield an archive; what was added to it is in CONTAINER afterwards."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        yield archive
+    podman("cp", "-", f"{container}:/", stdin=_without_padding(buffer, archive))
 
 
 def hardware_address(name: str, number: int) -> str:
@@ -276,13 +290,11 @@ class Scratch:
 
     def put_core(self, *programs: pathlib.Path) -> None:
         """Copy the collection's core to /root/core/module_utils, and PROGRAMS that use it beside that."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
+        with files_for(self.container) as archive:
             for path in (ROOT / "plugins" / "module_utils").glob("*.py"):
                 archive.add(path, f"root/core/module_utils/{path.name}")
             for path in programs:
                 archive.add(path, f"root/core/{path.name}")
-        podman("cp", "-", f"{self.container}:/", stdin=buffer.getvalue())
 
     def variables(self) -> dict[str, str]:
         """Return what Ansible needs to reach it by SSH."""
