@@ -6,6 +6,7 @@ Numbers, never names: what iproute2 prints for a protocol depends on files that 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import struct
@@ -36,6 +37,8 @@ _SO_RCVBUFFORCE = 33
 _ERROR, _DONE = 2, 3
 _CAPPED, _HAS_TLVS = 0x100, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_NH_ID = 1, 4, 5, 6, 9, 15, 30
+_RTA_CACHEINFO = 12
+_EXPIRING = (2, 9)  # RTPROT_KERNEL and RTPROT_RA: their routes may have a lifetime
 _CLONED = 0x200
 _PER_SEND = 512
 
@@ -135,11 +138,34 @@ def apply(changes: Iterable[Change]) -> list[tuple[int, str]]:
 
 def routes(family: int = socket.AF_INET6, table: int | None = TABLE_MAIN) -> Iterator[KernelRoute]:
     """Yield every route of FAMILY in TABLE (None: in all tables), whatever protocol made it."""
-    size = _LENGTHS[family]
+    return parsed(dumped(family), family, table)
+
+
+def dumped(family: int = socket.AF_INET6) -> list[bytes]:
+    """Return every route of FAMILY in all tables as the kernel's own message, for ``parsed`` and ``digest``."""
     request = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-    for message, body in _dump(RTM_GETROUTE, request):
-        if message != RTM_NEWROUTE:
-            continue
+    return [body for message, body in _dump(RTM_GETROUTE, request) if message == RTM_NEWROUTE]
+
+
+def digest(bodies: Iterable[bytes]) -> str:
+    """Return what is the same only for the same messages in the same order; a lifetime that runs out is left out."""
+    found = hashlib.sha256()
+    for body in bodies:
+        if body[5] in _EXPIRING:
+            parts = attributes(body[_ROUTE.size :])
+            parts.pop(_RTA_CACHEINFO, None)
+            found.update(repr((body[: _ROUTE.size], sorted(parts.items()))).encode())
+        else:
+            found.update(body)
+    return found.hexdigest()
+
+
+def parsed(
+    bodies: Iterable[bytes], family: int = socket.AF_INET6, table: int | None = TABLE_MAIN
+) -> Iterator[KernelRoute]:
+    """Yield the routes in the messages BODIES that are in TABLE (None: in any)."""
+    size = _LENGTHS[family]
+    for body in bodies:
         _, length, _, _, small_table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
         if flags & _CLONED:
             continue

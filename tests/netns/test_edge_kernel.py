@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -55,8 +56,8 @@ def namespace():
 @pytest.fixture
 def change(tmp_path):
     def call(*config, check=False, **options):
-        request = Request(config=list(config) if config else None, directory=str(tmp_path / "routes.d"), **options)
-        return run(request, check)
+        places = {"directory": str(tmp_path / "routes.d"), "seals": str(tmp_path / "seals")}
+        return run(Request(config=list(config) if config else None, **places, **options), check)
 
     call.file = tmp_path / "routes.d" / "fleet.batch"
     return call
@@ -255,3 +256,65 @@ def test_local_routes_come_back_from_their_file_and_go_without_the_kernels_own(c
     assert ip("route show table 255 proto 250") == ""
     assert ip("route show table 255 proto 2") == own
     assert not change.file.with_name("vhosts.batch").exists()
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The number of times that the wanted routes were read one by one."""
+    calls = []
+    real = _edge.parse_routes
+    monkeypatch.setattr(_edge, "parse_routes", lambda *words: calls.append(1) or real(*words))
+    return calls
+
+
+def test_what_was_found_unchanged_is_not_looked_at_again(change, looked):
+    change(CLIENT, AGGREGATE)
+    first = change(CLIENT, AGGREGATE)
+    before = len(looked)
+    assert change(CLIENT, AGGREGATE) == first
+    assert len(looked) == before
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        "route del 2001:db8:200:11::/64 proto 250",
+        "route replace 2001:db8:200:11::/64 via 2001:db8:100:1::12 proto 250",
+        "route add 2001:db8:200:11::/64 via 2001:db8:100:1::12 proto 4 metric 7",
+        "address add 2001:db8:100:1::11/64 dev eth0 nodad",
+        "link set other name else",
+        "file",
+    ],
+)
+def test_whatever_else_has_changed_is_seen(change, looked, disturb):
+    for _time in range(2):
+        change(CLIENT, AGGREGATE)
+    before = len(looked)
+    if disturb == "file":
+        change.file.write_text("")
+    else:
+        ip(disturb)
+    with contextlib.suppress(DualStackError, InputError):
+        change(CLIENT, AGGREGATE)
+    assert len(looked) == before + 1
+
+
+def test_another_wish_is_not_taken_for_the_one_before(change):
+    for _time in range(2):
+        change(CLIENT, AGGREGATE)
+    more = {"dest": "2001:db8:200:12::/64", "via": "2001:db8:100:1::12"}
+    assert change(CLIENT, AGGREGATE, more)["stats"]["added"] == 1
+    assert change(CLIENT, state="overridden", within=["2001:db8:200::/48"], max_delete="9")["stats"]["deleted"] == 2
+
+
+def test_a_route_that_expires_does_not_disturb(change, looked):
+    ip("route add 2001:db8:99::/64 dev eth0 proto 9 expires 600")
+    for _time in range(2):
+        change(CLIENT)
+    before = len(looked)
+    deadline = time.monotonic() + 10
+    shown = ip("route show 2001:db8:99::/64")
+    while ip("route show 2001:db8:99::/64") == shown:
+        assert time.monotonic() < deadline
+    assert not change(CLIENT)["changed"]
+    assert len(looked) == before
