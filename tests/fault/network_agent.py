@@ -351,10 +351,11 @@ def judge(may_be=("old", "new"), *, after="true", told=None, ssh=True, retry=Fal
     if not (answers(GRACE) if ssh else echoes()):
         return ["IPv4 does not answer"]
     sh(after)
-    if second and "waiting for its confirmation" not in (
-        said := sh(f"until [ -s {SECOND} ]; do :; done; cat {SECOND}")
-    ):
-        return ["the second run says", said]
+    # A run that ended before its step has started no other.
+    if second and os.path.exists(REACHED):
+        said = sh(f"until [ -s {SECOND} ]; do sleep 0.05; done; cat {SECOND}")
+        if "waiting for its confirmation" not in said:
+            return ["the second run says", said]
     said = run(check=True)
     if said["error"] or said["rollback"] not in (["fired"] if told else ["none", "fired"]):
         return ["the next run says", said["error"], said["rollback"], said.get("rollback_detail", "")]
