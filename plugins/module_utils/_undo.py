@@ -88,7 +88,8 @@ def _holder(lock: str) -> int:
 def fire(store: str, reason: str, live: bool = True) -> list[str]:
     """Undo the pending change, if there is one; say so in ``fired.json`` and return what went wrong.
 
-    While a file cannot be put back the change stays pending: the next run, and the next boot, try again.
+    While a file cannot be put back, or one that was being written cannot be removed, the change stays pending: the next
+    run, and the next boot, try again.
     """
     pending = os.path.join(store, "pending.json")
     try:
@@ -107,7 +108,7 @@ def fire(store: str, reason: str, live: bool = True) -> list[str]:
         write(os.path.join(store, "fired.json"), json.dumps(fired).encode(), {"mode": 0o600})
     except OSError as error:
         problems.append(f"{store}/fired.json: {error}")
-    if all(_is_back(entry) for entry in record.get("files", [])):
+    if all(_is_back(entry) for entry in record.get("files", [])) and not _half_written(record):
         problems += _unlink_all([pending, *record.get("guard", [])])
     return problems
 
@@ -124,8 +125,7 @@ def carry_out(record: dict, live: bool = True) -> list[str]:
         problems += _run_all(record.get("commands", []), names)
     # What is removed first makes room on a full disk for what is written.
     entries = sorted(record.get("files", []), key=lambda entry: entry["content"] is not None)
-    for path in [*record.get("guard", []), *(entry["path"] for entry in entries)]:
-        problems += _unlink_all(glob.glob(f"{glob.escape(temporary(path))}*"))
+    problems += _unlink_all(_half_written(record))
     for entry in entries:
         if _is_back(entry):
             continue
@@ -149,6 +149,12 @@ def carry_out(record: dict, live: bool = True) -> list[str]:
             except OSError as error:
                 problems.append(f"{path}: {error}")
     return problems
+
+
+def _half_written(record: dict) -> list[str]:
+    """Return what is there of the record's files under the names that they have while they are written."""
+    paths = [*record.get("guard", []), *(entry["path"] for entry in record.get("files", []))]
+    return [name for path in paths for name in glob.glob(f"{glob.escape(temporary(path))}*")]
 
 
 def _is_back(entry: dict) -> bool:
