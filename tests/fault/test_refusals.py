@@ -50,8 +50,9 @@ FAULTS = [
         "another process has the port",
         "[Aa]ddress already in use|occupant",
         before="ln -sf /usr/bin/socat /run/occupant; "
-        "systemd-run -q --unit=occupant /run/occupant TCP6-LISTEN:{port},ipv6only=1,fork /dev/null; "
-        "until ss -Hltn 'sport = :{port}' | grep -q '::'; do sleep 0.05; done",
+        # Sessions that a daemon of both families had there may linger in TIME-WAIT.
+        "systemd-run -q --unit=occupant /run/occupant TCP6-LISTEN:{port},ipv6only=1,reuseaddr,fork /dev/null; "
+        "timeout 10 sh -c \"until ss -Hltn 'sport = :{port}' | grep -q '::'; do sleep 0.05; done\"",
         of="port",
     ),
     Fault("only IPv4 answers", "ipv6|::1", later="true", instead=True, of="port"),
