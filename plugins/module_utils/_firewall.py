@@ -21,7 +21,8 @@ from ._rollback import Leftover, Store, arm, confirmed, leftover, refuse_edited,
 RULES = "/etc/dualstack/firewall.nft"
 UNIT = "/etc/systemd/system/dualstack-firewall.service"
 WANTS = "/etc/systemd/system/sysinit.target.d/dualstack-firewall.conf"
-# Debian's unit flushes every table when it starts or reloads; ours comes back with it.
+# Debian's unit flushes every table when it starts, reloads or stops, but no rules of iptables-legacy, which ferm makes
+# for IPv4; ours comes back each time.
 AFTER_FLUSH = "/etc/systemd/system/nftables.service.d/dualstack-firewall.conf"
 TABLE = ["table", "inet", "dualstack"]
 TCP, UDP = 6, 17
@@ -54,6 +55,7 @@ _AFTER_FLUSH_TEXT = f"""\
 [Service]
 ExecStartPost={NFT} -f {RULES}
 ExecReload={NFT} -f {RULES}
+ExecStopPost={NFT} -f {RULES}
 """
 
 Ranges = tuple[tuple[int, int], ...]
