@@ -22,7 +22,7 @@ description:
     in is named in RV(notes).
   - ICMPv6 passes as RFC 4890, section 4.4, asks for a host; neighbour discovery only with hop limit 255.
   - The change is commit-confirmed as in M(dualstack.fleet.network_change). The table comes back at boot, and after
-    Debian's C(nftables.service) has flushed all tables, also when that unit is stopped or cannot start.
+    Debian's C(nftables.service) has flushed all tables, also when that unit is stopped.
   - A rule that cannot be read, such as one that asks an ipset, lets nobody in, and is named in RV(notes). So is one
     that limits the rate, which is not carried over. What NAT redirects is not looked at. An IPv4 network that
     rules shut out has no counterpart in IPv6 unless O(twins) gives it one.
