@@ -19,8 +19,8 @@ description:
   - All or nothing. When the kernel refuses a route, what this run did is taken back, and every refusal is reported in
     the kernel's words.
   - New routes are made before old ones are removed. Addresses are compared as numbers, so spelling changes nothing.
-  - What a run with nothing to do was asked, and what it found, is remembered as a digest in F(/run/dualstack/routes). The
-    next one with the same wish and the same routes, addresses, interfaces and files ends there.
+  - What a run with nothing to do was asked, and what it found, is remembered as a digest in F(/run/dualstack/routes).
+    The next one with the same wish and the same routes, addresses, interfaces and files ends there.
 attributes:
   check_mode:
     description: Reports what would change, after the same checks, and changes nothing.
