@@ -54,6 +54,8 @@ BACKENDS = {
 NETWORKS = [(suite, backend) for suite in lab.SUITES for backend in BACKENDS]
 UNITS = {"ifupdown": "networking", "networkd": "networking systemd-networkd"}
 BOOT_SECONDS = 40
+# What a router advertisement has left. A default route of systemd-networkd 257 goes with its next hop only.
+FORGET = "ip -6 route flush proto ra; ip -6 nexthop flush; ip -6 address flush dev eth0 dynamic"
 
 
 class NetworkHost:

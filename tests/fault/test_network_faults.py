@@ -1,7 +1,7 @@
 """Whatever happens to a host during a change of its network: IPv4 answers in time, and all is old or all is new."""
 
 import pytest
-from network_host import each, timer
+from network_host import FORGET, each, timer
 
 FULL = "cp -a /etc /run/copy; mount -t tmpfs -o size=16m none /etc; cp -a /run/copy/. /etc; rm -r /run/copy"
 FILL = "dd if=/dev/zero of=/etc/filler bs=1k 2>/dev/null"
@@ -15,7 +15,6 @@ DROP = (
 
 
 SECOND = 'echo \'["run", "applied", {}]\' | python3 /root/core/network_agent.py > /run/fault-second 2>&1 &'
-FORGET = "ip -6 route flush proto ra; ip -6 address flush dev eth0 dynamic"
 # What a run suffers at one of its steps, and the options of network_agent.disturb.
 FAULTS = {
     "the run hangs": ("stop", {}),

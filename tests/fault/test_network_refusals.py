@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from network_host import each
+from network_host import FORGET, each
 
 DUPLICATE = "ip -n outside address replace 2001:db8:100:1::c:11/64 dev eth0 nodad"
 UNIQUE = "ip -n outside address del 2001:db8:100:1::c:11/64 dev eth0"
@@ -97,7 +97,7 @@ def test_a_rogue_router_is_named_before_and_ignored_after(network_hosts, survive
         host.agent("advertise")
         seconds = host.agent("wait_for_autoconf", 10.0)
         refused = host.agent("run")
-        host.sh("ip -6 route flush proto ra; ip -6 address flush dev eth0 dynamic")
+        host.sh(FORGET)
         wrong = [] if seconds is not None else ["the advertisement had no effect: this test proves nothing"]
         wrong += [] if "router advertisements of fe80::bad" in refused["error"] else [refused]
         wrong += host.agent("differs", "old")

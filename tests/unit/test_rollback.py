@@ -166,16 +166,17 @@ def test_a_setting_goes_back_to_the_hosts_own_value(store, tmp_path):
     assert setting.read_text() == "1"
 
 
-def test_what_cannot_be_put_back_stays_pending(store, pending, tmp_path):
+@pytest.mark.parametrize("name", ["eth0", ".dualstack-eth0-abc"])
+def test_what_cannot_be_put_back_stays_pending(store, pending, tmp_path, name):
     os.rename(tmp_path / "own.d", tmp_path / "elsewhere")
     (tmp_path / "own.d").mkdir()
-    (tmp_path / "own.d" / "eth0").mkdir()  # a file that cannot be removed, whoever asks
-    assert any("own.d/eth0" in problem for problem in _undo.fire(store.path, "because"))
+    (tmp_path / "own.d" / name).mkdir()  # a file that cannot be removed, whoever asks
+    assert any(f"own.d/{name}" in problem for problem in _undo.fire(store.path, "because"))
     assert store.load("pending.json") is not None
-    assert "own.d/eth0" in _rollback.leftover(store).text
-    with pytest.raises(DualStackError, match=r"cannot be undone: .*own\.d/eth0"):
+    assert f"own.d/{name}" in _rollback.leftover(store).text
+    with pytest.raises(DualStackError, match=rf"cannot be undone: .*own\.d/{name}"):
         _rollback.settle(store, False)
-    (tmp_path / "own.d" / "eth0").rmdir()
+    (tmp_path / "own.d" / name).rmdir()
     assert _rollback.settle(store, False).state == "fired"
     assert (store.load("pending.json"), _rollback.leftover(store).state) == (None, "none")
 
