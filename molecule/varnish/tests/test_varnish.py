@@ -40,6 +40,18 @@ def test_the_site_is_served_on_both_families(lab):
         assert "web1 at your service" in lab.greeting(client, address, 80, PAGE), address
 
 
+@contextlib.contextmanager
+def late_network(lab):
+    """Let the host's addresses come late in each boot, as those of a slow switch port do, until the block ends."""
+    directory = "/etc/systemd/system/networking.service.d"
+    unit = "[Service]\\nExecStartPre=/usr/bin/sleep 3\\n"
+    lab("web1").run_expect([0], f"mkdir -p {directory} && printf '{unit}' > {directory}/late.conf")
+    try:
+        yield
+    finally:
+        lab("web1").run_expect([0], f"rm -r {directory} && systemctl daemon-reload")
+
+
 def test_the_unit_keeps_what_the_host_has_set(lab):
     unit = lab("web1").check_output("systemctl show -p ExecStart varnish")
     assert "-a 0.0.0.0:80" in unit
@@ -62,7 +74,7 @@ def test_the_way_back_is_exact(lab, legacy):
 
 def test_listeners_of_one_address_get_the_addresses_named_and_find_them_at_boot(lab, legacy, reboot):
     ipv4, ipv6, _inside = lab.addresses("web1")
-    with drop_in(lab, f"-a http={ipv4}:80,HTTP -a 127.0.0.1:81,PROXY") as path:
+    with late_network(lab), drop_in(lab, f"-a http={ipv4}:80,HTTP -a 127.0.0.1:81,PROXY") as path:
         status, said = lab.role("web1", "varnish")
         assert status != 0
         assert f"-a http={ipv4}:80,HTTP names one IPv4 address" in said
