@@ -7,15 +7,17 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import inspect
 import json
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from . import _rtnetlink
+from . import _routes, _rtnetlink
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
 from ._routes import (
@@ -153,7 +155,9 @@ def _seal(request: Request, host: Host) -> str:
     except OSError:
         return ""  # whoever needs the file says what is wrong with it
     asked = replace(request, config=None, within=tuple(request.within))
-    digest = hashlib.sha256(repr((asked, sorted(host.indexes.items()), sorted(host.own))).encode())
+    # Another version of this code may find something to do.
+    code = [inspect.getsource(module) for module in (sys.modules[__name__], _routes, _rtnetlink)]
+    digest = hashlib.sha256(repr((code, asked, sorted(host.indexes.items()), sorted(host.own))).encode())
     for name, content in [("", wanted), *files]:
         digest.update(f"{name}/{len(content)}/".encode() + content)
     return digest.hexdigest() + _rtnetlink.digest(host.messages)
@@ -161,7 +165,8 @@ def _seal(request: Request, host: Host) -> str:
 
 def _known(request: Request, seal: str) -> dict[str, object]:
     """Return the result of an earlier run with the same SEAL."""
-    with contextlib.suppress(OSError, ValueError), open(_seal_path(request), encoding="ascii") as stream:
+    damaged = (ValueError, LookupError, TypeError)
+    with contextlib.suppress(OSError, *damaged), open(_seal_path(request), encoding="ascii") as stream:
         found = json.load(stream)
         if seal and found["seal"] == seal:
             return dict(found["result"])

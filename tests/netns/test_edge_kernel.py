@@ -318,3 +318,21 @@ def test_a_route_that_expires_does_not_disturb(change, looked):
         assert time.monotonic() < deadline
     assert not change(CLIENT)["changed"]
     assert len(looked) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seal": 7'])
+def test_a_damaged_digest_is_no_digest(change, tmp_path, text):
+    for _time in range(2):
+        change(CLIENT)
+    (tmp_path / "seals" / "fleet.json").write_text(text)
+    ip("route del 2001:db8:200:11::/64 proto 250")
+    assert change(CLIENT)["stats"]["added"] == 1
+
+
+def test_another_version_of_the_code_looks_again(change, looked, monkeypatch):
+    for _time in range(2):
+        change(CLIENT)
+    before = len(looked)
+    monkeypatch.setattr(_edge.inspect, "getsource", lambda module: f"another {module}")
+    change(CLIENT)
+    assert len(looked) == before + 1

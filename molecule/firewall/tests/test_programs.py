@@ -98,9 +98,9 @@ CASES = {
     "firewalld": ("firewalld", FIREWALLD, True, False),
     "ferm": ("ferm", FERM.format(domains="ip"), True, True),
 }
-# The unit of firewalld 1 is started before its rules are there; the daemon answers after that.
 FILES = "find /etc -printf '%p %y %m %u %g %l\\n' | sort; find /etc -type f -exec sha256sum {} + | sort"
 FILTERS = "nft -s list ruleset; iptables-legacy-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; true"
+# The unit of firewalld 1 is started before its rules are there; the daemon answers after that.
 LOADED = {"firewalld": "firewall-cmd -q --state"}
 RELEASES = {"bookworm": ["ufw", "firewalld"], "trixie": ["ufw-ipv4", "ferm", "firewalld"]}
 
