@@ -251,13 +251,14 @@ def there_and_back(machine):
 def journeys(tmp_path_factory, cables, on):
     """What becomes of each kind of host, all of them under way at once."""
 
-    def travel(name):
-        directory = tmp_path_factory.mktemp(name)
+    def travel(name, directory):
         with booted(lambda host: on(host, directory), name, cables) as machine:
             there_and_back(machine)
 
+    # Made here: the factory is not safe for threads, its first call picks the parent of all.
+    directories = {name: tmp_path_factory.mktemp(name) for name in KINDS}
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        yield {name: pool.submit(travel, name) for name in KINDS}
+        yield {name: pool.submit(travel, name, directories[name]) for name in KINDS}
 
 
 @pytest.mark.parametrize("name", KINDS)
