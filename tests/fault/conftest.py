@@ -159,11 +159,11 @@ def arguments(tmp_path_factory):
 class Host:
     """A scratch host with the core on it."""
 
-    def __init__(self, scratch, suite, arguments):
+    def __init__(self, scratch, arguments):
         self.scratch, self._arguments = scratch, arguments
         scratch.put_core(HERE / "agent.py")
-        scratch.run("tar", "-C", "/root", "-x", stdin=lab.packages(suite, *PACKAGES))
-        self.sh("dpkg --install /root/*.deb && cp -a /etc /root/etc")
+        scratch.install(*PACKAGES)
+        self.sh("cp -a /etc /root/etc")
 
     def sh(self, script):
         done = self.scratch.run("sh", "-c", script, check=False)
@@ -197,7 +197,7 @@ class Host:
 @pytest.fixture(scope="session", params=SUITES)
 def host(request, arguments):
     with lab.scratch(request.param, f"fault-{request.param}") as scratch:
-        yield Host(scratch, request.param, arguments)
+        yield Host(scratch, arguments)
 
 
 TABLE = {}

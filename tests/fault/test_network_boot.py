@@ -1,6 +1,5 @@
 """A boot of an ifupdown host has IPv4 whatever is wrong with its IPv6, in every shape that interfaces(5) files have."""
 
-import lab
 import pytest
 from network_host import network_host
 
@@ -52,9 +51,8 @@ MEND = f"rm -f /etc/fault/outside /etc/network/if-up.d/zz-fault; cp -a /root/our
 def host(request):
     """A host of each release, with what a lease of its address takes."""
     with network_host(request.param, "ifupdown", {"/etc/systemd/system/fault-dhcp.service": DHCP}, "boot") as made:
-        made.put({"/root/packages.tar": lab.packages(request.param, "isc-dhcp-client", "dnsmasq-base")})
-        made.sh("mkdir -p /root/packages /etc/fault; tar -C /root/packages -xf /root/packages.tar")
-        made.sh("dpkg -i /root/packages/*.deb >/dev/null 2>&1; rm -f /etc/network/interfaces")
+        made.scratch.install("isc-dhcp-client", "dnsmasq-base")
+        made.sh("mkdir -p /etc/fault; rm -f /etc/network/interfaces")
         yield made
 
 

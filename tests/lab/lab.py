@@ -281,8 +281,8 @@ class Scratch:
 
     addresses = ("192.0.2.10/24", "2001:db8::10/64")
 
-    def __init__(self, container: str) -> None:
-        self.container = container
+    def __init__(self, container: str, suite: str) -> None:
+        self.container, self.suite = container, suite
 
     def run(self, *words: str, stdin: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess:
         """Run WORDS in it as root."""
@@ -295,6 +295,12 @@ class Scratch:
                 archive.add(path, f"root/core/module_utils/{path.name}")
             for path in programs:
                 archive.add(path, f"root/core/{path.name}")
+
+    def install(self, *names: str) -> None:
+        """Install Debian's packages NAMES, and what they need."""
+        script = "mkdir /root/debs; tar -C /root/debs -x; dpkg -i /root/debs/*.deb; rm -r /root/debs"
+        archive = packages(self.suite, *names)
+        self.run("env", "DEBIAN_FRONTEND=noninteractive", "sh", "-ec", script, stdin=archive)
 
     def variables(self) -> dict[str, str]:
         """Return what Ansible needs to reach it by SSH."""
@@ -314,7 +320,7 @@ def scratch(suite: str, name: str, *networks: str) -> Iterator[Scratch]:
     """Boot a host called NAME from the image of SUITE on NETWORKS, apart from the lab; remove it at the end."""
     BUILD.mkdir(parents=True, exist_ok=True)
     build_images()
-    host = Scratch(f"{PREFIX}scratch-{name}")
+    host = Scratch(f"{PREFIX}scratch-{name}", suite)
     podman("rm", "-f", "-v", "-t", "0", "--ignore", host.container)
     key = new_key(BUILD / host.container)
     try:

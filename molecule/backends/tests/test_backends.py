@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass, field
 
 import pytest
-from lab import hardware_address, packages, scratch, switches
+from lab import hardware_address, scratch, switches
 
 
 def place(number, provider=""):
@@ -183,8 +183,7 @@ def booted(bare_of, name, cables):
     with scratch(kind.suite, name, *ports) as host:
         machine = Machine(name, bare_of(host))
         if kind.packages:
-            host.run("tar", "-C", "/root", "-x", stdin=packages(kind.suite, *kind.packages))
-            machine.sh("dpkg -i /root/*.deb && rm /root/*.deb")
+            host.install(*kind.packages)
         mode = "600" if kind.backend == "netplan" else "644"
         for path, template in kind.files.items():
             text = template.replace("@IPV4@", machine.ipv4).replace("@IPV6@", machine.plan["address"])

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from lab import packages, podman, wait_for_boot
+from lab import podman, wait_for_boot
 
 PORTS = [22, 80, 443, 2222, 5666, 8000, 8080]
 PEOPLE = {"stranger": ("203.0.113.66", "2001:db8:66::66"), "friend": ("198.51.100.7", "2001:db8:100:1::7")}
@@ -113,10 +113,7 @@ def booted(bare):
         @functools.cache
         def boot(suite):
             host = hosts.enter_context(bare(suite))
-            host.sh("mkdir /root/debs")
-            archive = packages(suite, "ufw", "firewalld", "ferm", "iptables")
-            host.host.run("tar", "-C", "/root/debs", "-x", stdin=archive)
-            host.sh("DEBIAN_FRONTEND=noninteractive dpkg -i /root/debs/*.deb")
+            host.host.install("ufw", "firewalld", "ferm", "iptables")
             host.sh("systemctl disable --now ufw firewalld ferm")
             host.sh(WIRE)
             return host
