@@ -14,7 +14,7 @@ import stat
 import struct
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 STORE = "/var/lib/dualstack"
@@ -37,6 +37,8 @@ class FileState:
     uid: int = field(default_factory=os.geteuid)
     gid: int = field(default_factory=os.getegid)
     attributes: tuple[tuple[str, str], ...] = ()
+    # Of a file that does not exist, the directories that do not either, the deepest first.
+    missing: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def digest(self) -> str:
@@ -52,8 +54,14 @@ def read_file(path: str) -> FileState:
             content, info = stream.read(), os.fstat(stream.fileno())
             attributes = _attributes(stream.fileno())
     except FileNotFoundError:
-        return FileState(real)
+        return FileState(real, missing=tuple(_missing(os.path.dirname(real))))
     return FileState(real, content, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, attributes)
+
+
+def _missing(directory: str) -> Iterator[str]:
+    while not os.path.isdir(directory):
+        yield directory
+        directory = os.path.dirname(directory)
 
 
 def _attributes(handle: int) -> tuple[tuple[str, str], ...]:
@@ -111,10 +119,16 @@ def _names(path: str, info: os.stat_result) -> list[str]:
 
 
 def write_file(state: FileState) -> None:
-    """Make the file STATE, atomically; missing directories are made. Where rename is impossible, write in place."""
+    """Make the file STATE, atomically; missing directories are made. Where rename is impossible, write in place.
+
+    With a file that goes, the directories go that were missing when its state was read, unless others use them now.
+    """
     if state.content is None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(state.path)
+        for directory in state.missing:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
         return
     directory = os.path.dirname(state.path)
     os.makedirs(directory, exist_ok=True)
@@ -215,7 +229,8 @@ def packed(state: FileState) -> dict[str, object]:
         "uid": state.uid,
         "gid": state.gid,
     }
-    return {**entry, "attributes": state.attributes} if state.attributes else entry
+    more = {"attributes": state.attributes, "missing": state.missing}
+    return {**entry, **{key: value for key, value in more.items() if value}}
 
 
 def unpacked(entry: Mapping[str, object]) -> FileState:
@@ -229,4 +244,5 @@ def unpacked(entry: Mapping[str, object]) -> FileState:
         int(str(entry["gid"])),
         # From JSON, a list of pairs, which the type of the entry cannot say.
         tuple((name, value) for name, value in entry.get("attributes", ())),  # type: ignore[attr-defined]
+        tuple(entry.get("missing", ())),  # type: ignore[arg-type]
     )

@@ -484,7 +484,12 @@ def execute(request: Request, check_mode: bool = False, root: str = STORE) -> Re
 
 def _undone(killed: Mapping[str, tuple[FileState, str]]) -> dict[str, FileState]:
     """Return what the files that a KILLED run has left changed were before it."""
-    return {path: before for path, (before, after) in killed.items() if _load(path).digest == after}
+
+    def left(path: str, before: FileState, after: str) -> bool:
+        digest = _load(path).digest
+        return digest == after or bool(before.missing and digest == before.digest)  # a directory, maybe
+
+    return {path: before for path, (before, after) in killed.items() if left(path, before, after)}
 
 
 def _expanded(request: Request, undone: Mapping[str, FileState]) -> Request:
@@ -843,6 +848,8 @@ class _Run:
     def _put_back(self, change: Change) -> None:
         found = read_file(change.before.path)
         if _same(found, change.before):  # on a full disk, what is still there cannot be written again
+            if found.content is None:
+                write_file(change.before)  # its directory may be there
             return
         if not _same(found, change.after) and found.path != self.torn:
             self.left.append(change)

@@ -65,9 +65,9 @@ class World:
     def tree(self):
         """Everything outside the store, but the log of the service."""
         return {
-            str(path): (path.read_bytes(), path.stat().st_mode)
+            str(path): (path.read_bytes() if path.is_file() else None, path.stat().st_mode)
             for path in sorted(self.directory.rglob("*"))
-            if path.is_file() and "store" not in path.parts and path.name != "log"
+            if "store" not in path.parts and path.name != "log"
         }
 
 
@@ -443,7 +443,7 @@ def kill_at(step, monkeypatch, action):
             return wrapped
 
         monkeypatch.setattr(_transaction, "run", counted(_transaction.run))
-        for name in ("rename", "unlink"):
+        for name in ("mkdir", "rename", "rmdir", "unlink"):
             monkeypatch.setattr(os, name, counted(getattr(os, name)))
         with contextlib.suppress(DualStackError):
             action()
@@ -470,7 +470,7 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(tmp_path, monkeypatch, s
         before = world.tree()
         files = [
             {"path": str(world.conf), "format": "key_value", "set": {"a": "2"}},
-            {"path": str(directory / "y.conf"), "content": "y"},
+            {"path": str(directory / "y.d" / "new" / "y.conf"), "content": "y"},
         ]
         if story == "a second change":
             world.run("3")
