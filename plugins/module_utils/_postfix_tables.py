@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def look_up(directory: str, settings: Mapping[str, object], *, reverted: bool = 
             raise DualStackError(f"postconf: rc {outcome.rc}: {outcome.output}")
         listings.append(outcome.output)
     values = parameters(*listings)
-    tables, problems = find(values, Twins(settings["networks"]), known)
+    master = _read(os.path.join(directory, "master.cf")) or ""
+    tables, problems = find(values, Twins(settings["networks"]), known, master)
     if not reverted:
         problems += patterns(values, known, _read)
         if problems:
@@ -79,8 +81,13 @@ def parameters(*listings: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _equals, value in pairs}
 
 
-def find(values: dict[str, str], twins: Twins, known: Iterable[str] = ()) -> tuple[list[Table], list[str]]:
-    """Return the tables that can get twins, and what is wrong with those that cannot and are not KNOWN to have them."""
+def find(
+    values: dict[str, str], twins: Twins, known: Iterable[str] = (), master: str = ""
+) -> tuple[list[Table], list[str]]:
+    """Return the tables that can get twins, and what is wrong with those that cannot and are not KNOWN to have them.
+
+    MASTER is the text of master.cf, for the line of an option in it.
+    """
     found: list[Table] = []
     problems: list[str] = []
     seen = set(known)
@@ -98,7 +105,9 @@ def find(values: dict[str, str], twins: Twins, known: Iterable[str] = ()) -> tup
                 )
         name = place.rpartition("/")[2]
         if place != name and name in NETWORK_LISTS and _wants(value, twins):
-            problems.append(f"master.cf: {place} = {value} has no IPv6 twins; add them there by hand")
+            problems.append(
+                f"master.cf: line {_line(master, place)}: {place} = {value} has no IPv6 twins; add them there by hand"
+            )
     return sorted(found), problems
 
 
@@ -135,6 +144,18 @@ def _named(place: str, value: str) -> Iterator[Table]:
     for types, path in words:
         kinds = [kind for kind in types.split(":") if kind and kind != "proxy"]
         yield Table(":".join(kinds), path, place)
+
+
+def _line(master: str, place: str) -> int:
+    """Return the number of the line of MASTER that gives the option PLACE, as SERVICE/TYPE/NAME."""
+    service, kind, name = place.split("/")
+    current: list[str] = []
+    for number, line in enumerate(master.split("\n"), 1):
+        if line[:1] not in ("", "#", " ", "\t"):
+            current = line.split()[:2]
+        if current == [service, kind] and not line.startswith("#") and re.search(rf"-o\s*{{?\s*{name}\s*=", line):
+            return number
+    raise ValueError(f"postconf -P tells of {place}, which is not in master.cf")
 
 
 def _wants(value: str, twins: Twins) -> bool:

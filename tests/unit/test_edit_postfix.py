@@ -204,10 +204,21 @@ def test_a_table_that_cannot_be_edited_is_named(name):
     assert find(values, Twins(TWINS), [name.replace("proxy:", "")]) == ([], [])
 
 
-def test_a_list_in_an_option_of_master_cf_is_named():
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a inet n - y - - smtpd -o mynetworks=x\nsmtp inet n - y - - smtpd -o mynetworks=192.0.2.0/24\n", 2),
+        (
+            "smtp inet n - y - - smtpd\n# -o mynetworks=192.0.2.0/24\n\n  -o a=b\n  -o { mynetworks = 192.0.2.0/24 }\n",
+            5,
+        ),
+        ("smtp unix - - y - - smtp\n -o mynetworks=x\nsmtp inet n - y - - smtpd\n\t-o mynetworks=192.0.2.0/24\n", 4),
+    ],
+)
+def test_a_list_in_an_option_of_master_cf_is_named_with_its_line(text, line):
     listing = "smtp/inet/mynetworks = 192.0.2.0/24\na/inet/mynetworks = 127.0.0.0/8"
-    _tables, [problem] = find(parameters(listing), Twins(TWINS))
-    assert "smtp/inet/mynetworks = 192.0.2.0/24 has no IPv6" in problem
+    _tables, [problem] = find(parameters(listing), Twins(TWINS), master=text)
+    assert problem.startswith(f"master.cf: line {line}: smtp/inet/mynetworks = 192.0.2.0/24 has no IPv6")
 
 
 def test_an_address_has_its_own_action_not_that_of_its_first_octets_whichever_comes_first():
