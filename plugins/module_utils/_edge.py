@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from . import _routes, _rtnetlink
+from . import _edge_found, _routes, _rtnetlink
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
 from ._routes import (
@@ -59,6 +59,7 @@ class Request:
     metric: int = 1024
     persist: bool = True
     name: str = "fleet"
+    provider: str = "kernel"
     return_routes: str = "counts"
     directory: str = DIRECTORY
     seals: str = SEALS
@@ -123,6 +124,7 @@ def _change(request: Request, within: Supernets, check: bool = False) -> dict[st
     before, mine, others = _read_batches(request)
     wanted_or_all = _wanted(request, host)
     plan = _plan(request, host, others=others, wanted=wanted_or_all, within=within)
+    plan = _with_statics(request, plan, wanted_or_all)
     if plan.conflicts:
         raise DualStackError(
             "\n".join(plan.conflicts), conflicts=list(plan.conflicts), stats=_stats(plan, len(wanted_or_all or ()))
@@ -152,11 +154,12 @@ def _seal(request: Request, host: Host) -> str:
     try:
         wanted = pathlib.Path(request.src).read_bytes() if request.src else repr(request.config).encode()
         files = [(path.name, path.read_bytes()) for path in sorted(pathlib.Path(request.directory).glob("*.batch"))]
+        files += [(path, pathlib.Path("/", path).read_bytes()) for _owner, path in _edge_found.files()]
     except OSError:
         return ""  # whoever needs the file says what is wrong with it
     asked = replace(request, config=None, within=tuple(request.within))
     # Another version of this code may find something to do.
-    code = [inspect.getsource(module) for module in (sys.modules[__name__], _routes, _rtnetlink)]
+    code = [inspect.getsource(module) for module in (sys.modules[__name__], _edge_found, _routes, _rtnetlink)]
     digest = hashlib.sha256(repr((code, asked, sorted(host.indexes.items()), sorted(host.own))).encode())
     for name, content in [("", wanted), *files]:
         digest.update(f"{name}/{len(content)}/".encode() + content)
@@ -222,6 +225,16 @@ def _plan(
         others=others,
         within=within if exact else None,
     )
+
+
+def _with_statics(request: Request, plan: Plan, wanted: list[Route] | None) -> Plan:
+    """Return PLAN with the routes of WANTED that another program's files hold as conflicts, installed or not."""
+    if request.state == "deleted" or request.scope.table != _rtnetlink.TABLE_MAIN:
+        return plan
+    told = _edge_found.conflicts(wanted or (), _edge_found.statics())
+    names = tuple(f"{_routes.prefix_text(*dest)} " for dest in told)
+    kept = [text for text in plan.conflicts if not text.startswith(names or "\n")]
+    return replace(plan, conflicts=(*told.values(), *kept))
 
 
 def _read_host(scope: Scope) -> Host:

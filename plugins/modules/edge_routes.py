@@ -100,6 +100,25 @@ options:
     description: The name of the set of routes, and of its file.
     type: str
     default: fleet
+  provider:
+    description:
+      - Who keeps the routes. V(kernel) writes them to the kernel and to the file of O(persist), which a unit of the
+        role edge_router restores. It suits any number of routes, also beside a routing daemon with other purposes.
+      - V(bird) writes C(protocol static) to F(/etc/dualstack/routes.d/NAME.bird), has B(bird -p) read it and tells the
+        running BIRD 2 by B(birdc configure). Its F(bird.conf) stays as it is; it must have the line
+        C(include "/etc/dualstack/routes.d/*.bird";) and a C(protocol kernel) that exports IPv6 routes.
+      - V(frr) gives FRR B(ipv6 route) lines, in F(/etc/frr/frr.conf) and by vtysh(1), and touches no other line.
+        More than 5,000 routes are refused, and more than 1,000 give a warning, as FRR needs time and memory for them.
+      - With V(bird) and V(frr) the daemon chooses the protocol number (12 and 196) and the metric, so O(protocol) and
+        O(metric) count for nothing, O(table) is the main one and O(persist) is always true. The run waits until the
+        kernel has every route, and takes everything back if it does not get them.
+      - A route that is kept by another provider, or stands in the configuration of BIRD, FRR, systemd-networkd or
+        ifupdown, is a conflict, reported with file and line.
+      - Where systemd-networkd runs without C(ManageForeignRoutes=no) (networkd.conf(5)), routes of any provider are
+        refused, since it removes them when it is restarted; in check mode that is a warning.
+    type: str
+    choices: [kernel, bird, frr]
+    default: kernel
   return_routes:
     description: What RV(before) and RV(after) hold besides the count. V(counts) shortens RV(commands) to 100 lines.
     type: str
@@ -137,6 +156,13 @@ EXAMPLES = r"""
       - {dest: "2001:db8:200:1011:5409::/80", type: local}
       - {dest: "2001:db8:200:1011:b109::/80", type: local}
 
+- name: Keep the routes in BIRD, which announces them elsewhere
+  dualstack.fleet.edge_routes:
+    provider: bird
+    src: /var/lib/dualstack/routes.jsonl
+    state: overridden
+    within: ["2001:db8:200::/48"]
+
 - name: See the routes that we made
   dualstack.fleet.edge_routes:
     state: gathered
@@ -154,7 +180,7 @@ after:
   type: dict
   sample: {count: 3}
 commands:
-  description: What the run did, in ip(8)'s words.
+  description: What the run did, in ip(8)'s words, or in those of the daemon that O(provider) names.
   returned: as RV(before)
   type: list
   elements: str
@@ -186,7 +212,7 @@ gathered:
   elements: dict
   sample: [{dest: "2001:db8:200::/48", type: unreachable, metric: 4096}]
 rendered:
-  description: The lines for C(ip -6 -batch).
+  description: The lines for C(ip -6 -batch), or those of the daemon that O(provider) names.
   returned: O(state=rendered)
   type: list
   elements: str
@@ -194,7 +220,8 @@ rendered:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._edge import Request, run
+from ..module_utils._edge import Request
+from ..module_utils._edge_providers import run
 from ..module_utils._errors import DualStackError
 from ..module_utils._routes import Scope
 
@@ -225,6 +252,7 @@ def main():
             "metric": {"type": "int", "default": 1024},
             "persist": {"type": "bool", "default": True},
             "name": {"type": "str", "default": "fleet"},
+            "provider": {"type": "str", "choices": ["kernel", "bird", "frr"], "default": "kernel"},
             "return_routes": {"type": "str", "choices": ["counts", "changed", "full"], "default": "counts"},
         },
         mutually_exclusive=[("config", "src")],
@@ -239,7 +267,8 @@ def main():
     options = dict(module.params)
     scope = Scope(options.pop("protocol"), options.pop("table"))
     try:
-        result = run(Request(scope=scope, **{**options, "src": options["src"] or ""}), module.check_mode)
+        request = Request(scope=scope, **{**options, "src": options["src"] or ""})
+        result = run(request, module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
     module.exit_json(**result)
