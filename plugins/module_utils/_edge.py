@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import fcntl
-import hashlib
 import inspect
 import json
 import os
 import pathlib
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from . import _edge_found, _routes, _rtnetlink
+from . import _edge_found, _edge_seal, _routes, _rtnetlink
+from ._edge_seal import Counts, Seal, Sight, only_in
 from ._errors import DualStackError, InputError
 from ._files import FileState, read_file, write_file
 from ._routes import (
@@ -31,8 +32,11 @@ from ._routes import (
     check_deletions,
     check_within,
     commands,
+    count_routes,
+    edited,
     inverse,
     kernel_changes,
+    parse_address,
     parse_json_lines,
     parse_routes,
     plan_delete,
@@ -61,6 +65,7 @@ class Request:
     name: str = "fleet"
     provider: str = "kernel"
     return_routes: str = "counts"
+    own: Sequence[str] = ()
     directory: str = DIRECTORY
     seals: str = SEALS
 
@@ -79,10 +84,36 @@ class Host:
         """The routes of the table."""
         return list(_rtnetlink.parsed(self.messages, table=self.table))
 
+    @cached_property
+    def texts(self) -> list[bytes]:
+        """The messages as ``_rtnetlink.digest`` takes them."""
+        return _rtnetlink.lasting(self.messages)
+
     @property
     def names(self) -> dict[int, str]:
         """Interface names by index."""
         return {index: name for name, index in self.indexes.items()}
+
+    def near(self, dests: Collection[bytes]) -> list[int]:
+        """Return which messages are of routes to DESTS, and those of which that is not seen at once."""
+        return _rtnetlink.positions(self.messages, dests)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do, and what it will have found when that is done."""
+
+    plan: Plan
+    counts: Counts
+    before: FileState
+    after: FileState
+    near: Sequence[int] | None = None
+    """Where among the host's messages those of what goes are; None: not known."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything has to be done."""
+        return self.plan.changes_kernel or self.after.content != self.before.content
 
 
 def run(request: Request, check: bool = False) -> dict[str, object]:
@@ -94,7 +125,7 @@ def run(request: Request, check: bool = False) -> dict[str, object]:
         wanted = parse_routes(_records(request), request.metric)
         return {"changed": False, "rendered": [batch_line(route, request.scope) for route in wanted]}
     if request.state == "gathered":
-        host = _read_host(request.scope)
+        host = _read_host(request)
         ours = [here for here in host.present if _is_ours(here, request.scope, within)]
         return {"changed": False, "gathered": [record for here in ours for record in records(here, host.names)]}
     if check:
@@ -116,93 +147,172 @@ def _locked(directory: str) -> Iterator[None]:
 
 
 def _change(request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
-    host = _read_host(request.scope)
-    seal = _seal(request, host)
-    known = _known(request, seal)
-    if known:
-        return known
-    before, mine, others = _read_batches(request)
-    wanted_or_all = _wanted(request, host)
-    plan = _plan(request, host, others=others, wanted=wanted_or_all, within=within)
-    plan = _with_statics(request, plan, wanted_or_all)
-    if plan.conflicts:
-        raise DualStackError(
-            "\n".join(plan.conflicts), conflicts=list(plan.conflicts), stats=_stats(plan, len(wanted_or_all or ()))
-        )
-    if request.state == "overridden" or wanted_or_all is None:
-        check_deletions(plan, request.max_delete)
-    after = before
-    if request.persist:
-        batch = _next_batch(request, mine, wanted_or_all, within)
-        text = batch.render()
-        after = FileState(before.path, text.encode() if text else None, 0o644)
-        if before.content == after.content:
-            after = before
-    changed = plan.changes_kernel or after.content != before.content
-    if changed and not check:
-        _carry_out(request.scope, host, plan, before, after)
-    result = _result(request, host, plan, len(wanted_or_all or ()), before=before, after=after)
-    if seal and not changed and not check:
-        _write_seal(request, seal, result)
-    return result
+    host = _read_host(request)
+    mine = read_file(os.path.join(request.directory, f"{request.name}.batch"))
+    sight = _sight(request, host, mine)
+    seal = _edge_seal.load(_seal_path(request)) if sight else None
+    work, same = None, False
+    if sight and seal and seal.fits(sight):
+        same = seal.digest == sight.digest
+        work = _nothing(seal, mine) if same else _quick(request, within, host, mine, (seal, sight))
+    work = work or _full(request, within, host, mine)
+    made: list[bytes] = []
+    if not check and work.changes:
+        _carry_out(request.scope, host, work, made if sight else None)
+    if not check and sight and not same:
+        _remember(request, host, sight, work, made)
+    return _result(request, host, work)
 
 
-def _seal(request: Request, host: Host) -> str:
-    """Return a digest of all that decides what a run does: where it once did nothing, it has nothing to do."""
+def _nothing(seal: Seal, mine: FileState) -> Work:
+    plan = Plan(unchanged=seal.counts.unchanged, present=seal.counts.present)
+    return Work(plan, seal.counts, mine, mine)
+
+
+def _sight(request: Request, host: Host, mine: FileState) -> Sight | None:
+    """Return all that decides what the run does; None where nothing shall be remembered of it."""
     if request.return_routes != "counts":
-        return ""
+        return None
     try:
-        wanted = pathlib.Path(request.src).read_bytes() if request.src else repr(request.config).encode()
-        files = [(path.name, path.read_bytes()) for path in sorted(pathlib.Path(request.directory).glob("*.batch"))]
-        files += [(path, pathlib.Path("/", path).read_bytes()) for _owner, path in _edge_found.files()]
+        if request.src:
+            wish = pathlib.Path(request.src).read_bytes()
+        else:
+            wish = "".join(f"{_line(record)}\n" for record in request.config or ()).encode()
+        others = [(path, pathlib.Path(path).read_bytes()) for path in _other_files(request, mine)]
+        others += [(path, pathlib.Path("/", path).read_bytes()) for _owner, path in _edge_found.files()]
     except OSError:
-        return ""  # whoever needs the file says what is wrong with it
-    asked = replace(request, config=None, within=tuple(request.within))
+        return None  # whoever needs the file says what is wrong with it
+    asked = replace(request, src="", config=None, within=tuple(request.within), own=tuple(request.own))
     # Another version of this code may find something to do.
-    code = [inspect.getsource(module) for module in (sys.modules[__name__], _edge_found, _routes, _rtnetlink)]
-    digest = hashlib.sha256(repr((code, asked, sorted(host.indexes.items()), sorted(host.own))).encode())
-    for name, content in [("", wanted), *files]:
-        digest.update(f"{name}/{len(content)}/".encode() + content)
-    return digest.hexdigest() + _rtnetlink.digest(host.messages)
+    modules = (sys.modules[__name__], _edge_found, _edge_seal, _routes, _rtnetlink)
+    code = [inspect.getsource(module) for module in modules]
+    nothing = request.config is None and not request.src
+    around = (code, asked, nothing, sorted(host.indexes.items()), sorted(host.own), others)
+    around_digest = _edge_seal.digest(repr(around).encode())
+    return Sight(
+        around_digest,
+        _edge_seal.digest(mine.content or b""),
+        _rtnetlink.digest(host.texts),
+        _edge_seal.digest(wish),
+        wish,
+    )
 
 
-def _known(request: Request, seal: str) -> dict[str, object]:
-    """Return the result of an earlier run with the same SEAL."""
-    damaged = (ValueError, LookupError, TypeError)
-    with contextlib.suppress(OSError, *damaged), open(_seal_path(request), encoding="ascii") as stream:
-        found = json.load(stream)
-        if seal and found["seal"] == seal:
-            return dict(found["result"])
-    return {}
+def _line(record: Mapping[str, object]) -> str:
+    return json.dumps({name: value for name, value in record.items() if value is not None}, default=str)
 
 
-def _write_seal(request: Request, seal: str, result: Mapping[str, object]) -> None:
-    """Remember that nothing had to be done; without that, the next run takes longer."""
-    path = _seal_path(request)
-    with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        write_file(FileState(path, json.dumps({"seal": seal, "result": result}).encode(), 0o600))
+def _quick(request: Request, within: Supernets, host: Host, mine: FileState, known: tuple[Seal, Sight]) -> Work | None:
+    """Return the work that comes of the few records that differ from those known; None if it takes more to tell."""
+    seal, sight = known
+    if request.state not in ("merged", "overridden") or not seal.knows_wish():
+        return None
+    try:
+        less, more = _edge_seal.differing(seal.wish, sight.wish)
+        old = parse_routes((("", record) for record in less), request.metric)
+        new, repeated = count_routes((("", record) for record in more), request.metric, host.own, host.indexes.keys())
+        check_within(new, within)
+    except (DualStackError, ValueError):
+        return None  # the look at everything says what is wrong, and where
+    was, will = ({(route.dest, route.length) for route in routes} for routes in (old, new))
+    both = was | will
+    if repeated or len(both) > 2 * _edge_seal.FEW or any(not length for _dest, length in both):
+        return None
+    near = host.near({dest for dest, _length in both})
+    messages = (host.messages[at] for at in near)
+    there = [here for here in _rtnetlink.parsed(messages, table=host.table) if (here.dest, here.length) in both]
+    # A route of ours for which nothing gone asked is another record's, or left of an earlier run.
+    if any(here.protocol == request.scope.protocol and (here.dest, here.length) not in was for here in there):
+        return None
+    exact = request.state == "overridden"
+    plan = plan_merge(
+        new,
+        there,
+        request.scope,
+        indexes=host.indexes,
+        others=_read_others(request, mine),
+        within=within if exact else None,
+    )
+    plan = _with_statics(request, plan, new)
+    if plan.conflicts or (request.persist and mine.content is None):
+        return None
+    wanted = seal.counts.wanted - len(old) + len(new)
+    unchanged = wanted - len(plan.add) - len(plan.replace)
+    plan = replace(plan, present=seal.counts.present, unchanged=unchanged)
+    if exact:
+        check_deletions(plan, request.max_delete)
+    after = mine
+    if request.persist:
+        lines = {(request.scope.table, *key): "" for key in was if exact}
+        after = _file(mine, edited(mine.content or b"", {**lines, **_batch_lines(request, new)}))
+    return Work(plan, replace(seal.counts, wanted=wanted), mine, after, near)
+
+
+def _full(request: Request, within: Supernets, host: Host, mine: FileState) -> Work:
+    """Return the work that comes of a look at everything."""
+    others = _read_others(request, mine)
+    wanted, repeated = _wanted(request, host)
+    plan = _with_statics(request, _plan(request, host, others=others, wanted=wanted, within=within), wanted)
+    number = len(wanted or ())
+    if plan.conflicts:
+        raise DualStackError("\n".join(plan.conflicts), conflicts=list(plan.conflicts), stats=_stats(plan, number))
+    if request.state == "overridden" or wanted is None:
+        check_deletions(plan, request.max_delete)
+    after = mine
+    if request.persist:
+        batch = Batch.parse((mine.content or b"").decode("utf-8", "replace"), mine.path)
+        after = _file(mine, _next_batch(request, batch, wanted, within).render().encode())
+    ours = sum(_is_ours(here, request.scope, Supernets()) for here in host.present)
+    return Work(plan, Counts(number, plan.present, ours, plan.unchanged, not repeated), mine, after)
+
+
+def _file(mine: FileState, content: bytes) -> FileState:
+    if content.find(b"\n", content.find(b"\n") + 1) < 0:  # no route, only the first line
+        content = b""
+    return mine if content == (mine.content or b"") else FileState(mine.path, content or None, 0o644)
+
+
+def _remember(request: Request, host: Host, sight: Sight, work: Work, made: Sequence[bytes]) -> None:
+    """Leave what the next run finds when nothing else changes."""
+    plan, counts = work.plan, work.counts
+    added = len(plan.add) - len(plan.delete)
+    lost = [*plan.delete, *(here for _route, here in plan.replace)]
+    if len(lost) > 2 * _edge_seal.FEW or len(made) != len(plan.add) + len(plan.replace):
+        return  # the next run looks at everything
+    near = host.near({here.dest for here in lost}) if work.near is None else work.near
+    gone = [host.messages[at] for at in near] if lost else []
+    gone = [body for body in gone if any(here in lost for here in _rtnetlink.parsed([body], table=host.table))]
+    if len(gone) != len(lost):
+        return
+    left = list(host.texts)
+    for text in _rtnetlink.lasting(gone):
+        del left[bisect.bisect_left(left, text)]
+    left = sorted(left + _rtnetlink.lasting(made))
+    unchanged = counts.wanted if request.state != "deleted" else 0
+    after = replace(counts, present=counts.present + added, ours=counts.ours + added, unchanged=unchanged)
+    now = replace(sight, file=_edge_seal.digest(work.after.content or b""), kernel=_rtnetlink.digest(left))
+    _edge_seal.save(_seal_path(request), now, after)
 
 
 def _seal_path(request: Request) -> str:
     return os.path.join(request.seals, f"{request.name}.json")
 
 
-def _records(request: Request) -> list[tuple[str, Mapping[str, object]]]:
+def _records(request: Request) -> Iterable[tuple[str, Mapping[str, object]]]:
     if request.src:
         try:
             with open(request.src, encoding="utf-8") as stream:
                 return parse_json_lines(stream.read(), request.src)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError([f"src {request.src}: {error}: put the JSON-lines file on this host first"]) from error
-    return [(f"config[{number}]", record) for number, record in enumerate(request.config or ())]
+    return ((f"config[{number}]", record) for number, record in enumerate(request.config or ()))
 
 
-def _wanted(request: Request, host: Host) -> list[Route] | None:
+def _wanted(request: Request, host: Host) -> tuple[list[Route] | None, int]:
     deleting = request.state == "deleted"
     if deleting and not request.src and request.config is None:
-        return None
-    return parse_routes(_records(request), request.metric, host.own, host.indexes.keys(), deleting)
+        return None, 0
+    return count_routes(_records(request), request.metric, host.own, host.indexes.keys(), deleting)
 
 
 def _plan(
@@ -237,37 +347,48 @@ def _with_statics(request: Request, plan: Plan, wanted: list[Route] | None) -> P
     return replace(plan, conflicts=(*told.values(), *kept))
 
 
-def _read_host(scope: Scope) -> Host:
-    return Host(
-        _rtnetlink.dumped(),
-        scope.table,
-        {name: index for index, name in socket.if_nameindex()},
-        frozenset(address.address for address in _rtnetlink.addresses()),
-    )
+def _read_host(request: Request) -> Host:
+    problems, own = [], {address.address for address in _rtnetlink.addresses()}
+    for text in request.own:
+        try:
+            own.add(parse_address(text.partition("/")[0]))
+        except ValueError as error:
+            problems.append(f"own: {text} {error}")
+    if problems:
+        raise InputError(problems)
+    indexes = {name: index for index, name in socket.if_nameindex()}
+    return Host(_rtnetlink.dumped(), request.scope.table, indexes, frozenset(own))
 
 
 def _is_ours(here: _rtnetlink.KernelRoute, scope: Scope, within: Supernets) -> bool:
     return here.protocol == scope.protocol and (here.dest, here.length) in within
 
 
-def _read_batches(request: Request) -> tuple[FileState, Batch, dict[Key, tuple[str, str]]]:
-    mine = read_file(os.path.join(request.directory, f"{request.name}.batch"))
-    others: dict[Key, tuple[str, str]] = {}
+def _other_files(request: Request, mine: FileState) -> list[str]:
     try:
         names = sorted(os.listdir(request.directory))
     except FileNotFoundError:
-        names = []
-    for name in names:
-        path = os.path.join(request.directory, name)
-        if name.endswith(".batch") and path != mine.path:
-            text = (read_file(path).content or b"").decode("utf-8", "replace")
-            others.update({key: (path, line) for key, line in Batch.parse(text, path).lines.items()})
-    return mine, Batch.parse((mine.content or b"").decode("utf-8", "replace"), mine.path), others
+        return []
+    paths = [os.path.join(request.directory, name) for name in names if name.endswith(".batch")]
+    return [path for path in paths if path != mine.path]
+
+
+def _read_others(request: Request, mine: FileState) -> dict[Key, tuple[str, str]]:
+    others: dict[Key, tuple[str, str]] = {}
+    for path in _other_files(request, mine):
+        text = (read_file(path).content or b"").decode("utf-8", "replace")
+        others.update({key: (path, line) for key, line in Batch.parse(text, path).lines.items()})
+    return others
+
+
+def _batch_lines(request: Request, routes: Iterable[Route]) -> dict[Key, str]:
+    table = request.scope.table
+    return {(table, route.dest, route.length): batch_line(route, request.scope) for route in routes}
 
 
 def _next_batch(request: Request, mine: Batch, wanted: list[Route] | None, within: Supernets) -> Batch:
     lines, table = dict(mine.lines), request.scope.table
-    named = {(table, route.dest, route.length): batch_line(route, request.scope) for route in wanted or ()}
+    named = _batch_lines(request, wanted or ())
     if request.state == "deleted" and wanted is not None:
         return Batch({key: line for key, line in lines.items() if key not in named})
     if request.state != "merged":
@@ -275,21 +396,22 @@ def _next_batch(request: Request, mine: Batch, wanted: list[Route] | None, withi
     return Batch(lines if request.state == "deleted" else {**lines, **named})
 
 
-def _carry_out(scope: Scope, host: Host, plan: Plan, before: FileState, after: FileState) -> None:
+def _carry_out(scope: Scope, host: Host, work: Work, made: list[bytes] | None) -> None:
+    """Change the kernel, then the file; MADE is given the new routes in the kernel's own messages."""
     done: list[_rtnetlink.Change] = []
     # Nothing is removed unless everything new was accepted.
-    for part in kernel_changes(plan, scope, host.indexes):
-        answers = dict(_rtnetlink.apply(part))
+    for part in kernel_changes(work.plan, scope, host.indexes):
+        answers = dict(_rtnetlink.apply(part, made))
         done += [change for position, change in enumerate(part) if position not in answers]
         refused = [(part[at], words) for at, words in answers.items() if not _already_gone(part[at], words)]
         if refused:
-            raise _refusal(host, refused, _take_back(done, plan))
+            raise _refusal(host, refused, _take_back(done, work.plan))
     try:
-        if after is not before:
-            write_file(after)
+        if work.after is not work.before:
+            write_file(work.after)
     except OSError as error:
-        end = _take_back(done, plan)
-        raise DualStackError(f"{after.path} cannot be written ({error}): {end}") from error
+        end = _take_back(done, work.plan)
+        raise DualStackError(f"{work.after.path} cannot be written ({error}): {end}") from error
 
 
 def _take_back(done: Sequence[_rtnetlink.Change], plan: Plan) -> str:
@@ -305,7 +427,7 @@ def _already_gone(change: _rtnetlink.Change, words: str) -> bool:
 def _refusal(host: Host, refused: Sequence[tuple[_rtnetlink.Change, str]], end: str) -> DualStackError:
     failed = []
     for change, words in refused[:_REFUSED]:
-        hop = ((change.gateway, change.index),)
+        hop = ((change.gateway, change.device),)
         here = _rtnetlink.KernelRoute(
             change.dest, change.length, change.kind, change.protocol, change.metric, hop, change.table
         )
@@ -328,22 +450,21 @@ def _stats(plan: Plan, wanted: int) -> dict[str, int]:
     }
 
 
-def _result(
-    request: Request, host: Host, plan: Plan, wanted: int, *, before: FileState, after: FileState
-) -> dict[str, object]:
-    lines = commands(plan, request.scope, host.names)
+def _result(request: Request, host: Host, work: Work) -> dict[str, object]:
+    plan, scope = work.plan, request.scope
+    lines = commands(plan, scope, host.names)
     old = [here for _route, here in plan.replace] + list(plan.delete)
     old_lines = [present_text(here, host.names) for here in old]
-    new_lines = [f"{route} {request.scope.suffix(route.metric)}" for route in _new(plan)]
+    new_lines = [f"{route} {scope.suffix(route.metric)}" for route in _new(plan)]
     result: dict[str, object] = {
-        "changed": plan.changes_kernel or after.content != before.content,
-        "stats": _stats(plan, wanted),
+        "changed": work.changes,
+        "stats": _stats(plan, work.counts.wanted),
         "commands": lines,
-        "diff": _diff(request.scope, old_lines, new_lines, before, after),
+        "diff": _diff(scope, old_lines, new_lines, work),
     }
     if request.return_routes == "counts" and len(lines) > _LISTED:
         result["commands"] = [*lines[:_LISTED], f"# and {len(lines) - _LISTED} more: return_routes changed lists them"]
-    count = sum(_is_ours(here, request.scope, Supernets()) for here in host.present)
+    count = work.counts.ours
     sides: dict[str, dict[str, object]] = {
         "before": {"count": count},
         "after": {"count": count + len(plan.add) - len(plan.delete)},
@@ -351,7 +472,7 @@ def _result(
     if request.return_routes == "changed":
         sides["before"]["routes"], sides["after"]["routes"] = old_lines, new_lines
     elif request.return_routes == "full":
-        ours = [here for here in host.present if _is_ours(here, request.scope, Supernets())]
+        ours = [here for here in host.present if _is_ours(here, scope, Supernets())]
         kept = [present_text(here, host.names) for here in ours if here not in set(old)]
         sides["before"]["routes"] = sorted(kept + old_lines)
         sides["after"]["routes"] = sorted(kept + new_lines)
@@ -362,20 +483,16 @@ def _new(plan: Plan) -> list[Route]:
     return [*plan.add, *(route for route, _here in plan.replace)]
 
 
-def _diff(
-    scope: Scope, old: Sequence[str], new: Sequence[str], before: FileState, after: FileState
-) -> list[dict[str, str]]:
+def _diff(scope: Scope, old: Sequence[str], new: Sequence[str], work: Work) -> list[dict[str, str]]:
     """Only the lines that differ: a table of 65,536 routes makes no readable diff."""
     entries = []
     if old or new:
         label = f"routes of protocol {scope.protocol} in table {scope.table}"
         entries.append(_entry(label, old, new))
-    if before.content != after.content:
-        was, will = ((state.content or b"").decode("utf-8", "replace").splitlines() for state in (before, after))
-        kept = set(was) & set(will)
-        entries.append(
-            _entry(before.path, [line for line in was if line not in kept], [line for line in will if line not in kept])
-        )
+    if work.before.content != work.after.content:
+        sides = only_in(work.before.content or b"", work.after.content or b"")
+        was, will = ([line.decode("utf-8", "replace") for line in lines] for lines in sides)
+        entries.append(_entry(work.before.path, was, will))
     return entries
 
 

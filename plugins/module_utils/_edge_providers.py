@@ -284,7 +284,7 @@ def _run(provider: Provider, request: Request, check: bool) -> dict[str, object]
         _check_types(wanted, provider)
         return {"changed": False, "rendered": [provider.line(route) for route in wanted]}
     if request.state == "gathered":
-        host = _edge._read_host(request.scope)
+        host = _edge._read_host(request)
         held = set().union(*_stores(provider, request.directory).values())
         ours = [
             here for here in host.present if _is_its_own(here, provider, held) and (here.dest, here.length) in within
@@ -317,8 +317,8 @@ def _check_types(wanted: Iterable[Route], provider: Provider) -> None:
 def _change(provider: Provider, request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
     stores = _stores(provider, request.directory)
     before = stores.pop(request.name, {})
-    host = _edge._read_host(request.scope)
-    wanted = _edge._wanted(request, host)
+    host = _edge._read_host(request)
+    wanted, _repeated = _edge._wanted(request, host)
     if wanted is not None and request.state != "deleted":
         _check_types(wanted, provider)
         _check_links(wanted)

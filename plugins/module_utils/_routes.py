@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ._errors import DualStackError, InputError
 from ._rtnetlink import LOCAL, TABLE_MAIN, UNICAST, UNREACHABLE, Change, KernelRoute
@@ -19,6 +18,8 @@ KINDS = {"unicast": UNICAST, "local": LOCAL, "unreachable": UNREACHABLE}
 KIND_NAMES = {UNICAST: "unicast", LOCAL: "local", 6: "blackhole", UNREACHABLE: "unreachable", 8: "prohibit"}
 PROTOCOL_NAMES = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra"}
 _FIELDS = {"dest", "via", "dev", "type", "metric"}
+BAD = "\0"  # the key that no record has
+_DIGITS, _HOST = set("0123456789abcdefABCDEF"), (1 << 64) - 1
 _HEADER = "# Written by dualstack.fleet.edge_routes; read at boot by: ip -6 -force -batch FILE\n"
 
 T = TypeVar("T")
@@ -26,8 +27,7 @@ Key = tuple[int, bytes, int]
 """(table, destination, prefix length): what one line of a batch file stands for."""
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """One wanted route. ``via`` is empty for a device or unreachable route, ``dev`` where the kernel shall choose."""
 
     dest: bytes
@@ -115,27 +115,67 @@ def parse_address(text: str) -> bytes:
     raise ValueError("is not an IPv6 address")
 
 
-def parse_json_lines(text: str, place: str) -> list[tuple[str, Mapping[str, object]]]:
-    """Return the records of a JSON-lines file, each with its place for error texts."""
-    records: list[tuple[str, Mapping[str, object]]] = []
-    problems = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+def parse_json_lines(text: str, place: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the records of a JSON-lines file, each with its place for error texts; ValueError for a bad line."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{place}, line {number}", _json_record(line)
+
+
+def _json_record(line: str) -> Mapping[str, object]:
+    """Return the object in LINE; one without a route has the reason under the key of ``BAD``."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        return {BAD: f"not JSON ({error}): write one object a line"}
+    if isinstance(record, dict):
+        return record
+    return {BAD: f'{line.strip()} is not an object: write {{"dest": ..., "via": ...}}'}
+
+
+def parse_ranges(text: str, bits: int) -> dict[int, int]:
+    """Return {index: index of the next hop} of ranges such as ``11,20-2f,40-4f=140``, or raise ValueError.
+
+    All numbers are hexadecimal. BITS bounds an index; without ``=`` the next hop has the prefix's own index.
+    """
+    found: dict[int, int] = {}
+    for item in text.replace(" ", "").split(","):
+        run, equal, hop = item.partition("=")
+        first, dash, last = run.partition("-")
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            problems.append(f"{place}, line {number}: not JSON ({error}): write one object a line")
-            continue
-        if isinstance(record, dict):
-            records.append((f"{place}, line {number}", record))
+            low = _hex(first)
+            high = _hex(last) if dash else low
+            start = _hex(hop) if equal else low
+        except ValueError:
+            raise ValueError(
+                f"ranges has {item!r}: write hexadecimal numbers, such as 11 or 20-2f or 20-2f=120"
+            ) from None
+        if high < low or high >> bits:
+            raise ValueError(f"ranges has {item!r}: the numbers of this prefix go from 0 up to {(1 << bits) - 1:x}")
+        if not found.keys().isdisjoint(range(low, high + 1)):
+            raise ValueError(f"ranges has {item!r}, which it has before: name each number once")
+        found.update(zip(range(low, high + 1), range(start, start + high - low + 1)))
+    return found
+
+
+def write_ranges(numbers: Mapping[int, int]) -> str:
+    """Return the shortest text for which ``parse_ranges`` returns NUMBERS."""
+    runs: list[list[int]] = []
+    for index, hop in sorted(numbers.items()):
+        if runs and (index, hop) == (runs[-1][1] + 1, runs[-1][2] + index - runs[-1][0]):
+            runs[-1][1] = index
         else:
-            problems.append(
-                f'{place}, line {number}: {line.strip()} is not an object: write {{"dest": ..., "via": ...}}'
-            )
-    if problems:
-        raise InputError(problems)
-    return records
+            runs.append([index, index, hop])
+    items = []
+    for first, last, hop in runs:
+        items.append(f"{first:x}" + (f"-{last:x}" if last > first else "") + (f"={hop:x}" if hop != first else ""))
+    return ",".join(items)
+
+
+def _hex(text: str) -> int:
+    if not 0 < len(text) <= 16 or not set(text) <= _DIGITS:
+        raise ValueError(text)
+    return int(text, 16)
 
 
 def parse_routes(
@@ -149,32 +189,71 @@ def parse_routes(
 
     OWN are this router's addresses; DEVICES its interfaces (None: not known). DELETING needs only destinations.
     """
+    return count_routes(records, metric, own, devices, deleting)[0]
+
+
+def count_routes(
+    records: Iterable[tuple[str, Mapping[str, object]]],
+    metric: int = 1024,
+    own: Collection[bytes] = (),
+    devices: Collection[str] | None = None,
+    deleting: bool = False,
+) -> tuple[list[Route], int]:
+    """Return what ``parse_routes`` does, and how many times a route was named again."""
     problems: list[str] = []
     found: dict[tuple[bytes, int], tuple[Route, str]] = {}
+    repeated = 0
     for place, record in records:
         try:
-            route = _parse_route(record, metric, deleting)
-            if not deleting:
-                _check_host(route, own, devices)
+            for route in _routes_of(record, metric, deleting):
+                if not deleting:
+                    _check_host(route, own, devices)
+                key = (route.dest, route.length)
+                earlier = found.get(key)
+                if earlier is None:
+                    found[key] = (route, place)
+                    continue
+                repeated += 1
+                if earlier[0] != route and not deleting:
+                    problems.append(
+                        f"{place}: {route} (metric {route.metric}) contradicts {earlier[0]} (metric "
+                        f"{earlier[0].metric}) of {earlier[1]}: keep one route for a destination"
+                    )
         except ValueError as error:
             problems.append(f"{place}: {error}")
-            continue
-        earlier = found.setdefault((route.dest, route.length), (route, place))
-        if earlier[0] != route and not deleting:
-            problems.append(
-                f"{place}: {route} (metric {route.metric}) contradicts {earlier[0]} (metric {earlier[0].metric}) of "
-                f"{earlier[1]}: keep one route for a destination"
-            )
     if problems:
         raise InputError(problems)
-    return [route for route, _place in found.values()]
+    return [route for route, _place in found.values()], repeated
+
+
+def _routes_of(record: Mapping[str, object], metric: int, deleting: bool) -> list[Route]:
+    if BAD in record:
+        raise ValueError(record[BAD])
+    if record.get("ranges") in (None, ""):
+        return [_parse_route(record, metric, deleting)]
+    pool = _parse_route({name: value for name, value in record.items() if name != "ranges"}, metric, True)
+    if pool.type != "unicast" or pool.length > 64 or not (pool.via or deleting):
+        raise ValueError(f"{pool} has ranges: they number the /64 prefixes in dest, and the next hops from via on")
+    indices = parse_ranges(str(record["ranges"]), 64 - pool.length)
+    dest, via = int.from_bytes(pool.dest, "big"), int.from_bytes(pool.via, "big")
+    if not deleting and (via & _HOST) + max(indices.values()) > _HOST:
+        raise ValueError(f"{pool} has ranges whose next hops leave the /64 of via: begin lower")
+    rest = (pool.dev, pool.type, pool.metric)
+    routes = [
+        Route((dest + (index << 64)).to_bytes(16, "big"), 64, (via + hop).to_bytes(16, "big"), *rest)
+        for index, hop in indices.items()
+    ]
+    if not deleting:
+        for route in routes:
+            _check_shape(route)
+    return routes
 
 
 def _parse_route(record: Mapping[str, object], metric: int, deleting: bool) -> Route:
     given = {name: value for name, value in record.items() if value not in (None, "")}
     unknown = sorted(set(given) - _FIELDS)
     if unknown:
-        raise ValueError(f"unknown key {', '.join(unknown)}: a route has {', '.join(sorted(_FIELDS))}")
+        raise ValueError(f"unknown key {', '.join(unknown)}: a route has {', '.join(sorted({*_FIELDS, 'ranges'}))}")
     if "dest" not in given:
         raise ValueError("dest is missing: name the prefix that is routed")
     dest, length = _labelled("dest", str(given["dest"]), parse_prefix)
@@ -312,6 +391,27 @@ class Batch:
         if not self.lines:
             return ""
         return _HEADER + "".join(f"{self.lines[key]}\n" for key in sorted(self.lines))
+
+
+def edited(text: bytes, changes: Mapping[Key, str]) -> bytes:
+    """Return TEXT, as ``Batch.render`` wrote it, with the line of each key in CHANGES put in, or taken out (empty)."""
+    for key, line in changes.items():
+        start, end = _place_of(text, key)
+        text = text[:start] + (f"{line}\n".encode() if line else b"") + text[end:]
+    return text
+
+
+def _place_of(text: bytes, key: Key) -> tuple[int, int]:
+    """Return where in TEXT the line of KEY begins and ends; both the same where it would have to be put."""
+    low, high = text.find(b"\n") + 1, len(text)
+    while low < high:
+        start = text.rfind(b"\n", 0, (low + high) // 2) + 1
+        end = text.find(b"\n", start) + 1
+        here = _key_of(text[start:end].decode().split())
+        if here == key:
+            return start, end
+        low, high = (end, high) if here < key else (low, start)
+    return low, low
 
 
 def _key_of(words: Sequence[str]) -> Key:
@@ -452,14 +552,14 @@ def inverse(changes: Sequence[Change], plan: Plan) -> list[Change]:
     undo = []
     for change in reversed(changes):
         if change.action == "add":
-            undo.append(dataclasses.replace(change, action="delete"))
+            undo.append(change._replace(action="delete"))
         elif change.action == "delete":
-            undo.append(dataclasses.replace(change, action="replace"))
+            undo.append(change._replace(action="replace"))
         else:
             old = before[change.dest, change.length, change.metric]
             steps = [present_change("replace", old)]
             if old.kind != change.kind:
-                steps.append(dataclasses.replace(change, action="delete"))
+                steps.append(change._replace(action="delete"))
             # Replacing among two would take the wrong one along.
             undo += reversed(steps) if _stays_beside(change.kind, old.kind) else steps
     return undo

@@ -10,8 +10,9 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -19,7 +20,7 @@ UNICAST, LOCAL, UNREACHABLE = 1, 2, 7
 TABLE_MAIN = 254
 LO_INDEX = 1
 
-REQUEST, DUMP = 0x1, 0x300
+REQUEST, DUMP, ECHO = 0x1, 0x300, 0x8
 CREATE, EXCLUSIVE, REPLACE = 0x400, 0x200, 0x100
 
 IFA_FLAGS = {
@@ -40,17 +41,17 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RT
 _RTA_CACHEINFO = 12
 _EXPIRING = (2, 9)  # RTPROT_KERNEL and RTPROT_RA: their routes may have a lifetime
 _CLONED = 0x200
-_PER_SEND = 512
+_PER_SEND = 128  # their answers fit into a socket's usual buffer
 
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ADDRESS = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
+_DST_HEAD = _ATTRIBUTE.pack(20, _RTA_DST)
 _LENGTHS: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
-@dataclass(frozen=True)
-class KernelRoute:
+class KernelRoute(NamedTuple):
     """One route as the kernel reports it; ``gateways`` has more than one entry for a multipath route."""
 
     dest: bytes
@@ -72,9 +73,8 @@ class KernelAddress:
     flags: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Change:
-    """One message to the kernel about one route; with ``index`` 0 the kernel chooses the interface."""
+class Change(NamedTuple):
+    """One message to the kernel about one route; with ``device`` 0 the kernel chooses the interface."""
 
     action: str
     dest: bytes
@@ -83,7 +83,7 @@ class Change:
     protocol: int
     metric: int
     gateway: bytes = b""
-    index: int = 0
+    device: int = 0
     table: int = TABLE_MAIN
 
 
@@ -94,8 +94,8 @@ _ACTIONS = {
 }
 
 
-def encode(change: Change, sequence: int) -> bytes:
-    """Return CHANGE as one netlink message."""
+def encode(change: Change, sequence: int, more: int = 0) -> bytes:
+    """Return CHANGE as one netlink message, with MORE flags."""
     message, flags = _ACTIONS[change.action]
     unreachable = change.kind == UNREACHABLE
     # A deletion names no scope; IPv6 ignores it.
@@ -114,25 +114,33 @@ def encode(change: Change, sequence: int) -> bytes:
     if change.gateway and not unreachable:
         parts += [_ATTRIBUTE.pack(20, _RTA_GATEWAY), change.gateway]
     # The kernel finds a route to delete by its next hop, not by its type; one without any stands on lo.
-    index = change.index if not unreachable else LO_INDEX if change.action == "delete" else 0
+    index = change.device if not unreachable else LO_INDEX if change.action == "delete" else 0
     if index:
         parts.append(struct.pack("=HHI", 8, _RTA_OIF, index))
     if change.table > 255:
         parts.append(struct.pack("=HHI", 8, _RTA_TABLE, change.table))
     body = b"".join(parts)
-    return _HEADER.pack(_HEADER.size + len(body), message, flags, sequence, 0) + body
+    return _HEADER.pack(_HEADER.size + len(body), message, flags | more, sequence, 0) + body
 
 
-def apply(changes: Iterable[Change]) -> list[tuple[int, str]]:
-    """Send CHANGES and return (position, kernel's words) of each that was refused."""
-    wanted = list(changes)
+def apply(changes: Sequence[Change], made: list[bytes] | None = None) -> list[tuple[int, str]]:
+    """Send CHANGES and return (position, kernel's words) of each that was refused.
+
+    MADE is given the new routes in the kernel's own messages, as ``dumped`` returns them.
+    """
     refused: list[tuple[int, str]] = []
     with _open() as link:
-        for start in range(0, len(wanted), _PER_SEND):
-            batch = wanted[start : start + _PER_SEND]
-            link.send(b"".join(encode(change, start + i + 1) for i, change in enumerate(batch)))
-            # The kernel works on the messages before send() returns; without acknowledgements only errors come back.
-            refused += [(sequence - 1, words) for sequence, words in _errors(link)]
+        for start in range(0, len(changes), _PER_SEND):
+            batch = changes[start : start + _PER_SEND]
+            echo = 0 if made is None else ECHO
+            link.send(b"".join(encode(change, start + i + 1, echo) for i, change in enumerate(batch)))
+            # The kernel works on the messages before send() returns; without acknowledgements only errors come back,
+            # and what was asked for by an echo.
+            for kind, sequence, flags, body in _answers(link):
+                if kind == _ERROR:
+                    refused.append((sequence - 1, _refusal(body, flags)))
+                elif kind == RTM_NEWROUTE and made is not None:
+                    made.append(body)
     return refused
 
 
@@ -147,17 +155,32 @@ def dumped(family: int = socket.AF_INET6) -> list[bytes]:
     return [body for message, body in _dump(RTM_GETROUTE, request) if message == RTM_NEWROUTE]
 
 
-def digest(bodies: Iterable[bytes]) -> str:
-    """Return what is the same only for the same messages in the same order; a lifetime that runs out is left out."""
-    found = hashlib.sha256()
-    for body in bodies:
-        if body[5] in _EXPIRING:
-            parts = attributes(body[_ROUTE.size :])
-            parts.pop(_RTA_CACHEINFO, None)
-            found.update(repr((body[: _ROUTE.size], sorted(parts.items()))).encode())
-        else:
-            found.update(body)
+def positions(bodies: Sequence[bytes], dests: Collection[bytes]) -> list[int]:
+    """Return where in BODIES the routes to DESTS are, and those whose destination is not the second attribute.
+
+    The kernel writes it there; whoever reads the messages found misses none if one day it does not.
+    """
+    wanted = {_DST_HEAD + dest for dest in dests}
+    return [at for at, body in enumerate(bodies) if body[20:40] in wanted or body[20:24] != _DST_HEAD]
+
+
+def lasting(bodies: Iterable[bytes]) -> list[bytes]:
+    """Return the messages sorted, without a lifetime that runs out."""
+    return sorted(_lasting(body) if body[5] in _EXPIRING else body for body in bodies)
+
+
+def digest(texts: Sequence[bytes]) -> str:
+    """Return what is the same only for the same ``lasting`` messages."""
+    found = hashlib.blake2b(digest_size=32)
+    for start in range(0, len(texts), 4096):
+        found.update(b"".join(texts[start : start + 4096]))
     return found.hexdigest()
+
+
+def _lasting(body: bytes) -> bytes:
+    parts = attributes(body[_ROUTE.size :])
+    parts.pop(_RTA_CACHEINFO, None)
+    return repr((body[: _ROUTE.size], sorted(parts.items()))).encode()
 
 
 def parsed(
@@ -258,7 +281,8 @@ def _dump(message: int, request: bytes) -> Iterator[tuple[int, bytes]]:
                 offset += (length + 3) & ~3
 
 
-def _errors(link: socket.socket) -> Iterator[tuple[int, str]]:
+def _answers(link: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield (type, sequence, flags, body) of the messages that have come."""
     link.setblocking(False)
     try:
         while True:
@@ -268,8 +292,7 @@ def _errors(link: socket.socket) -> Iterator[tuple[int, str]]:
                 return
             while offset < len(data):
                 length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-                if kind == _ERROR:
-                    yield sequence, _refusal(data[offset + _HEADER.size : offset + length], flags)
+                yield kind, sequence, flags, data[offset + _HEADER.size : offset + length]
                 offset += (length + 3) & ~3
     finally:
         link.setblocking(True)

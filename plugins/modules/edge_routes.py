@@ -19,8 +19,8 @@ description:
   - All or nothing. When the kernel refuses a route, what this run did is taken back, and every refusal is reported in
     the kernel's words.
   - New routes are made before old ones are removed. Addresses are compared as numbers, so spelling changes nothing.
-  - What a run with nothing to do was asked, and what it found, is remembered as a digest in F(/run/dualstack/routes).
-    The next one with the same wish and the same routes, addresses, interfaces and files ends there.
+  - What a run was asked is remembered in F(/run/dualstack/routes), with a digest of what it left. The next one that
+    finds the same routes, addresses, interfaces and files looks only at what it is asked anew.
 attributes:
   check_mode:
     description: Reports what would change, after the same checks, and changes nothing.
@@ -57,6 +57,13 @@ options:
       metric:
         description: The metric of this route, where it differs from O(metric).
         type: int
+      ranges:
+        description:
+          - Makes the record one route to each /64 prefix whose number in O(config[].dest) is listed, by the next hop
+            with the same number counted from O(config[].via). For many routes in few words.
+          - Hexadecimal numbers and ranges of them, separated by commas. V(=) and a number after either gives another
+            number for the (first) next hop.
+        type: str
   src:
     description: A file on this host with one JSON object a line, each with the keys of O(config). For large tables.
     type: path
@@ -100,6 +107,13 @@ options:
     description: The name of the set of routes, and of its file.
     type: str
     default: fleet
+  own:
+    description:
+      - Addresses that are this router's even while it does not have them, such as those that it shares by VRRP
+        (RFC 9568). Neither they nor the addresses that it has are accepted for next hops.
+    type: list
+    elements: str
+    default: []
   provider:
     description:
       - Who keeps the routes. V(kernel) writes them to the kernel and to the file of O(persist), which a unit of the
@@ -147,6 +161,14 @@ EXAMPLES = r"""
     state: overridden
     within: ["2001:db8:200::/48"]
     max_delete: 20
+
+- name: Route a /64 to each of 289 machines
+  dualstack.fleet.edge_routes:
+    config:
+      - dest: 2001:db8:200::/48
+        via: 2001:db8:100:1::c:0
+        dev: eth0
+        ranges: 11,1100-11ff,3000-301f=4000
 
 - name: Answer for every address of two virtual hosts' prefixes
   dualstack.fleet.edge_routes:
@@ -218,6 +240,8 @@ rendered:
   elements: str
 """
 
+import gc
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._edge import Request
@@ -231,11 +255,13 @@ ROUTE = {
     "dev": {"type": "str"},
     "type": {"type": "str", "choices": ["unicast", "local", "unreachable"], "default": "unicast"},
     "metric": {"type": "int"},
+    "ranges": {"type": "str"},
 }
 
 
 def main():
     """Run the module."""
+    gc.disable()  # a short life with a million small values, none of which refers to itself
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "list", "elements": "dict", "options": ROUTE},
@@ -252,6 +278,7 @@ def main():
             "metric": {"type": "int", "default": 1024},
             "persist": {"type": "bool", "default": True},
             "name": {"type": "str", "default": "fleet"},
+            "own": {"type": "list", "elements": "str", "default": []},
             "provider": {"type": "str", "choices": ["kernel", "bird", "frr"], "default": "kernel"},
             "return_routes": {"type": "str", "choices": ["counts", "changed", "full"], "default": "counts"},
         },

@@ -5,6 +5,8 @@ import ctypes
 import fcntl
 import os
 import pathlib
+import random
+import shutil
 import socket
 import struct
 import subprocess
@@ -57,7 +59,7 @@ def namespace():
 def change(tmp_path):
     def call(*config, check=False, **options):
         places = {"directory": str(tmp_path / "routes.d"), "seals": str(tmp_path / "seals")}
-        return run(Request(config=list(config) if config else None, **places, **options), check)
+        return run(Request(config=list(config) if config else None, **{**places, **options}), check)
 
     call.file = tmp_path / "routes.d" / "fleet.batch"
     return call
@@ -260,10 +262,10 @@ def test_local_routes_come_back_from_their_file_and_go_without_the_kernels_own(c
 
 @pytest.fixture
 def looked(monkeypatch):
-    """The number of times that the wanted routes were read one by one."""
+    """One entry for each look at all routes, one by one."""
     calls = []
-    real = _edge.parse_routes
-    monkeypatch.setattr(_edge, "parse_routes", lambda *words: calls.append(1) or real(*words))
+    real = _edge._full
+    monkeypatch.setattr(_edge, "_full", lambda *words: calls.append(1) or real(*words))
     return calls
 
 
@@ -336,3 +338,80 @@ def test_another_version_of_the_code_looks_again(change, looked, monkeypatch):
     monkeypatch.setattr(_edge.inspect, "getsource", lambda module: f"another {module}")
     change(CLIENT)
     assert len(looked) == before + 1
+
+
+def machines(numbers, shift=0):
+    return [{"dest": f"2001:db8:200:{i:x}::/64", "via": f"2001:db8:100:1::{i + 0x100 + shift:x}"} for i in numbers]
+
+
+def put_back(lines):
+    words = "".join(f"route add {line.removesuffix(' pref medium')} proto 250\n" for line in lines)
+    words = words.replace("add 7 ", "add unreachable ")
+    subprocess.run(["ip", "-6", "-batch", "-"], input=words, check=True, text=True)
+
+
+def edit(rng, config):
+    """Return CONFIG after a few edits, of which some are mistakes, and some are of another spelling only."""
+    config = [dict(record) for record in config]
+    for _time in range(rng.randint(1, 2)):
+        at, number = rng.randrange(len(config)), rng.randrange(0x400)
+        (new,) = machines([number], rng.randrange(3))
+        wrong = rng.choice(["2001:db8:100:1::1", "2001:db8:fff::1", "fe80::1", "x"])
+        more = {"dest": "2001:db8:200::/48", "via": "2001:db8:100:1::1000", "ranges": f"{number:x}-403,404=9"}
+        other = {**config[at], "dest": config[at]["dest"].upper().replace("::", ":0::")}
+        good = [
+            [new],
+            [config[at], new],
+            [config[at], {"dest": new["dest"], "type": "unreachable"}],
+            [] if len(config) > 1 else [new],
+            [{**config[at], "via": new["via"], "type": "unicast"}],
+            [other],
+        ]
+        bad = [[config[at], other], [config[at], more], [{**config[at], "via": wrong, "type": "unicast"}]]
+        config[at : at + 1] = rng.choice(good if rng.random() < 0.9 else bad)
+    if rng.random() < 0.1:
+        rng.shuffle(config)
+    return config
+
+
+def outcome(call):
+    try:
+        return call()
+    except DualStackError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("state", ["merged", "overridden"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_looked_at_in_part_comes_out_as_what_is_looked_at_whole(change, looked, tmp_path, state, seed):
+    rng = random.Random(seed)
+    options = {"state": state, "max_delete": "50%"}
+    options.update({"within": ["2001:db8:200::/48"]} if state == "overridden" else {})
+    known, quick = machines(range(16)), 0
+    assert change(*known, **options)["stats"]["added"] == 16
+    for _time in range(60):
+        before, file, config = ours(), change.file.read_text(), edit(rng, known)
+        told = outcome(lambda config=config: change(*config, check=True, **options))
+        looks = len(looked)
+        done = outcome(lambda config=config: change(*config, **options))
+        quick += len(looked) == looks
+        after, text = ours(), change.file.read_text()
+        # The same once more, by a run that knows of nothing.
+        ip("route flush proto 250")
+        put_back(before)
+        change.file.write_text(file)
+        whole = outcome(lambda config=config: change(*config, seals=str(tmp_path / "none"), **options))
+        shutil.rmtree(tmp_path / "none", ignore_errors=True)
+        assert done == whole, (known, config)
+        assert (after, text) == (ours(), change.file.read_text())
+        assert told == whole or "the kernel refused" in whole
+        known = config if isinstance(done, dict) else known
+    assert quick > 10
+
+
+def test_a_record_that_repeats_another_does_not_take_its_route_along(change):
+    options = {"state": "overridden", "within": ["2001:db8:200::/48"], "max_delete": "100%"}
+    new, again = machines([9])[0], {**machines([9])[0], "dest": "2001:db8:200:0009::/64"}
+    for config, count in ([CLIENT], 1), ([CLIENT, new, again], 2), ([CLIENT, again], 2), ([again], 1):
+        change(*config, **options)
+        assert len(ours()) == count

@@ -6,24 +6,29 @@ import socket
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from module_utils._edge_seal import only_in
 from module_utils._errors import DualStackError, InputError
 from module_utils._routes import (
     Batch,
     Plan,
     Scope,
     Supernets,
+    address_text,
     batch_line,
     check_deletions,
     check_within,
     commands,
+    edited,
     inverse,
     kernel_changes,
     parse_json_lines,
     parse_prefix,
+    parse_ranges,
     parse_routes,
     plan_delete,
     plan_merge,
     prefix_text,
+    write_ranges,
 )
 from module_utils._rtnetlink import UNICAST, UNREACHABLE, KernelRoute
 
@@ -109,9 +114,9 @@ def test_a_prefix_is_read_as_the_standard_library_reads_it(value, length):
 
 
 def test_json_lines_are_read_with_their_places():
-    assert parse_json_lines('{"dest": "::/0"}\n\n{"dest": "x"}\n', "f")[1] == ("f, line 3", {"dest": "x"})
+    assert list(parse_json_lines('{"dest": "::/0"}\n\n{"dest": "x"}\n', "f"))[1] == ("f, line 3", {"dest": "x"})
     with pytest.raises(InputError) as caught:
-        parse_json_lines("[1]\n{\n", "f")
+        parse_routes(parse_json_lines("[1]\n{\n", "f"))
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["f, line 1", "f, line 2"]
 
 
@@ -238,3 +243,92 @@ def test_a_batch_file_survives_reading_and_writing():
     assert Batch().render() == ""
     with pytest.raises(InputError, match="line 2"):
         Batch.parse("# ours\nroute flush table main\n", "f")
+
+
+POOL = {"dest": "2001:db8:200::/48", "via": "2001:db8:100:1::c:0", "dev": "eth0"}
+
+
+def test_ranges_are_the_routes_that_they_number():
+    routes = wanted({**POOL, "ranges": "11, 20-22,a0-A1=b0, 30=7"}, CLIENT | {"dest": "2001:db8:200:12::/64"})
+    hops = {prefix_text(route.dest, route.length): address_text(route.via) for route in routes}
+    assert hops == {
+        "2001:db8:200:11::/64": "2001:db8:100:1::c:11",
+        "2001:db8:200:20::/64": "2001:db8:100:1::c:20",
+        "2001:db8:200:21::/64": "2001:db8:100:1::c:21",
+        "2001:db8:200:22::/64": "2001:db8:100:1::c:22",
+        "2001:db8:200:a0::/64": "2001:db8:100:1::c:b0",
+        "2001:db8:200:a1::/64": "2001:db8:100:1::c:b1",
+        "2001:db8:200:30::/64": "2001:db8:100:1::c:7",
+        "2001:db8:200:12::/64": "2001:db8:100:1::c:11",
+    }
+    assert {route.dev for route in routes} == {"eth0", ""}
+
+
+@pytest.mark.parametrize(
+    ("record", "word"),
+    [
+        ({"ranges": "11,,12"}, "''"),
+        ({"ranges": "11-"}, "'11-'"),
+        ({"ranges": "1g"}, "'1g'"),
+        ({"ranges": "0x1"}, "'0x1'"),
+        ({"ranges": "-1"}, "'-1'"),
+        ({"ranges": "+1"}, "'+1'"),
+        ({"ranges": "22-11"}, "'22-11'"),
+        ({"ranges": "fffe-10000"}, "up to ffff"),
+        ({"ranges": "10-1f,1f"}, "before"),
+        ({"ranges": "11=ffffffffffffffff"}, "leave the /64"),
+        ({"ranges": "11", "via": ""}, "from via on"),
+        ({"ranges": "11", "type": "unreachable"}, "from via on"),
+        ({"ranges": "11", "dest": "2001:db8:200:1:1::/80"}, "number the /64"),
+        ({"ranges": "7-8", "via": "2001:db8::"}, "own address"),
+        ({"ranges": "7-8", "via": "fe80::", "dev": ""}, "link-local"),
+        ({"ranges": "7-8", "dev": "eth9"}, "eth9"),
+    ],
+)
+def test_bad_ranges_are_refused_with_their_place_and_reason(record, word):
+    with pytest.raises(InputError) as caught:
+        wanted(CLIENT, {**POOL, **record}, own={packed("2001:db8::7")}, devices={"eth0"})
+    (problem,) = caught.value.problems
+    assert problem.startswith("config[1]: ")
+    assert word in problem
+
+
+def test_a_range_that_contradicts_a_route_is_refused():
+    with pytest.raises(InputError, match=r"config\[1\]: 2001:db8:200:11::/64 .* contradicts") as caught:
+        wanted(CLIENT | {"via": "2001:db8:100:1::99"}, {**POOL, "ranges": "10-12"})
+    assert len(caught.value.problems) == 1
+
+
+@given(st.dictionaries(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), max_size=30))
+def test_ranges_are_written_as_they_are_read(numbers):
+    text = write_ranges(numbers)
+    assert parse_ranges(text, 16) == numbers if numbers else text == ""
+
+
+lines = st.lists(st.sampled_from([b"a", b"bb", b"ab", b"b", b"", b"abab"]).map(lambda line: line + b"\n"), max_size=8)
+
+
+@given(lines, lines, st.booleans())
+def test_the_lines_that_differ_are_found(old, new, whole):
+    texts = [b"".join(part) if whole else b"".join(part)[:-1] for part in (old, new)]
+    before, after = (set(text.split(b"\n")) for text in texts)
+    gone, come = only_in(*texts)
+    # Of lines that come twice, one may be found that is at an equal end.
+    assert {line for line in before - after if line} <= set(gone) <= before
+    assert {line for line in after - before if line} <= set(come) <= after
+    assert not set(gone) & set(come)
+
+
+@given(st.sets(st.integers(0, 40)), st.dictionaries(st.integers(0, 40), st.booleans(), max_size=6))
+def test_a_batch_file_is_edited_as_if_it_were_written_anew(present, changes):
+    def entry(number, via="2001:db8::1"):
+        length = 48 + number % 17
+        (route,) = wanted({"dest": f"2001:db8:{number:x}::/{length}", "via": via})
+        return (254, route.dest, route.length), batch_line(route, SCOPE)
+
+    kept = dict(entry(number) for number in present)
+    edits = {entry(number)[0]: entry(number, "2001:db8::2")[1] if put else "" for number, put in changes.items()}
+    text = edited(Batch(kept).render().encode() or b"# head\n", edits)
+    expected = {key: line for key, line in {**kept, **edits}.items() if line}
+    assert Batch.parse(text.decode(), "f").lines == expected
+    assert text.decode().splitlines()[1:] == Batch(expected).render().splitlines()[1:]
