@@ -33,7 +33,7 @@ Dest = tuple[bytes, int]
 
 @dataclass(frozen=True)
 class Static:
-    """A static route in a configuration file: whose it is, where it stands, its words, and whose of our providers it is."""
+    """A static route in a configuration file: whose, where, in which words, and which provider of ours keeps it."""
 
     owner: str
     path: str
