@@ -22,7 +22,7 @@ from ._edge import Request
 from ._edge_found import Dest
 from ._edit_text import split_lines
 from ._errors import DualStackError, InputError
-from ._files import FileState, read_file, write_file
+from ._files import FileState, read_file, text_below, write_file
 from ._routes import (
     KINDS,
     Batch,
@@ -82,6 +82,10 @@ class Provider:
     def problems(self, lines: int) -> list[str]:
         """Return what of the daemon is in the way of a run that adds some and ends with LINES routes."""
         raise NotImplementedError
+
+    def gaps(self) -> list[str]:
+        """Return what the configuration lacks for new routes; in check mode, an earlier task may be about to add it."""
+        return []
 
     def render(self, name: str, lines: Mapping[Dest, str]) -> str:
         """Return the text of our file with LINES; empty without any."""
@@ -157,21 +161,32 @@ class Bird(Provider):
         if shown.rc:
             words = shown.output.splitlines()[-1] if shown.output else "no answer"
             return [f"BIRD does not answer ({words}): start bird.service, or choose another provider"]
-        found = [] if self._is_included() else [f"{self.config} does not read our file: add the line {self.include}"]
-        if not _exports_to_kernel(shown.output):
+        found = []
+        if lines and not _exports_to_kernel(shown.output):
             found.append("BIRD hands the kernel no IPv6 routes: configure protocol kernel { ipv6 { export all; }; }")
         tested = run_command(["bird", "-p"])
         if tested.rc:
             found.append(f"BIRD's configuration has an error before our change ({tested.output}): mend it first")
-        return found
+        return found + [
+            f"/{path} was changed after BIRD last read it, and would be read with our change: run birdc configure first"
+            for path in self._unread()
+        ]
 
-    def _is_included(self) -> bool:
-        texts = [read_file(f"/{path}").content or b"" for path in _edge_found.bird_files()]
-        return any(
-            line.split("#")[0].strip() == self.include
-            for text in texts
-            for line in text.decode("utf-8", "replace").splitlines()
-        )
+    def _unread(self) -> list[str]:
+        """Return the files of others that BIRD has not read as they are; none where its time format is another."""
+        shown = run_command(["birdc", "show", "status"]).output
+        match = re.search(r"^Last reconfiguration on (\S+ \d\d:\d\d:\d\d)(\.\d+)?$", shown, re.MULTILINE)
+        if not match:
+            return []
+        read = time.mktime(time.strptime(match[1], "%Y-%m-%d %H:%M:%S")) + float(match[2] or 1)
+        paths = [path for path in _edge_found.bird_files() if os.path.dirname(path) != _edge_found.OURS]
+        return [path for path in paths if os.path.getmtime(os.path.join("/", path)) > read]
+
+    def gaps(self) -> list[str]:
+        texts = [text_below("/", path) for path in _edge_found.bird_files()]
+        if any(line.split("#")[0].strip() == self.include for text in texts for line in text.splitlines()):
+            return []
+        return [f"{self.config} does not read our file: add the line {self.include}"]
 
     def edits(self, change: Change) -> list[tuple[FileState, FileState]]:
         return []
@@ -264,14 +279,8 @@ def run(request: Request, check: bool = False) -> dict[str, object]:
     warnings = _edge_found.check_networkd(check) if lasting else []
     if request.provider == "kernel":
         return {**_edge.run(request, check), "warnings": warnings}
-    provider = PROVIDERS[request.provider]
-    result = _run(provider, request, check)
-    return {**result, "warnings": warnings + provider.warnings(_count(result))}
-
-
-def _count(result: Mapping[str, object]) -> int:
-    after = result.get("after")
-    return int(after["count"]) if isinstance(after, dict) else 0
+    result = _run(PROVIDERS[request.provider], request, check)
+    return {**result, "warnings": warnings + list(result.get("warnings", ()))}  # type: ignore[call-overload]
 
 
 def _run(provider: Provider, request: Request, check: bool) -> dict[str, object]:
@@ -325,7 +334,8 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
         check_within(wanted, within)
     change = Change(request.name, before, _after(provider, request, before, wanted, within), _kept(request, wanted))
     lines = len(change.after) + sum(map(len, stores.values()))
-    problems = provider.problems(lines if change.added else 0)
+    gaps = provider.gaps() if change.added else []
+    problems = provider.problems(lines if change.added else 0) + (gaps if not check else [])
     if problems:
         raise DualStackError("\n".join(problems))
     told = _conflicts(provider, request, host, wanted or [], {request.name: before, **stores})
@@ -344,6 +354,7 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
     if (files or lacking) and not check:
         _carry_out(provider, change, files)
     result = _result(request, change, stats, lacking)
+    result["warnings"] = [*gaps, *provider.warnings(len(change.after))]
     return {**result, "changed": bool(files or lacking), "diff": [_difference(was, will) for was, will in files]}
 
 

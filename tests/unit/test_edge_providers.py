@@ -2,9 +2,10 @@
 
 import pytest
 from module_utils import _edge_found
-from module_utils._edge_providers import Frr, edited_frr
-from module_utils._errors import DualStackError
-from module_utils._routes import parse_prefix
+from module_utils._edge import Request
+from module_utils._edge_providers import PROVIDERS, Frr, edited_frr, run
+from module_utils._errors import DualStackError, InputError
+from module_utils._routes import Scope, parse_prefix
 
 FRR = """frr version 10.3
 frr defaults traditional
@@ -108,6 +109,55 @@ def test_networkd_is_refused_unless_it_keeps_foreign_routes(tree, files, kept):
     with pytest.raises(DualStackError, match="ManageForeignRoutes=no"):
         _edge_found.check_networkd(False, tree.root)
     assert len(_edge_found.check_networkd(True, tree.root)) == 1
+
+
+@pytest.mark.parametrize(
+    "provider,lines",
+    [
+        (
+            "bird",
+            [
+                "route 2001:db8:3::/64 via 2001:db8::3;",
+                "route 2001:db8:4::/64 via fe80::4%'eth0.7';",
+                'route 2001:db8::5/128 via "eth0";',
+                "route 2001:db8:6::/48 unreachable;",
+                "route ::/0 via fe80::1%'eth0';",
+            ],
+        ),
+        (
+            "frr",
+            [
+                "ipv6 route 2001:db8:3::/64 2001:db8::3",
+                "ipv6 route 2001:db8:4::/64 fe80::4 eth0.7",
+                "ipv6 route 2001:db8::5/128 eth0",
+                "ipv6 route 2001:db8:6::/48 reject",
+                "ipv6 route ::/0 fe80::1 eth0",
+            ],
+        ),
+    ],
+)
+def test_routes_are_rendered_in_the_words_of_each_daemon_and_read_again(provider, lines):
+    config = [
+        {"dest": "2001:DB8:3:0::/64", "via": "2001:db8:0::3"},
+        {"dest": "2001:db8:4::/64", "via": "fe80::4", "dev": "eth0.7"},
+        {"dest": "2001:db8::5/128", "dev": "eth0"},
+        {"dest": "2001:db8:6::/48", "type": "unreachable", "metric": 4096},
+        {"dest": "default", "via": "fe80::1", "dev": "eth0"},
+    ]
+    request = Request(state="rendered", config=config, provider=provider)
+    assert run(request) == {"changed": False, "rendered": lines, "warnings": []}
+    held = {parse_prefix(record["dest"].lower()): line for record, line in zip(config, lines)}
+    keeper = PROVIDERS[provider]
+    assert keeper.parse(keeper.render("fleet", held), f"fleet.{provider}") == held
+
+
+def test_what_only_the_kernel_can_keep_is_refused_for_a_daemon():
+    local = [{"dest": "2001:db8:1::/80", "type": "local"}]
+    with pytest.raises(InputError, match="no route of FRR: use provider kernel"):
+        run(Request(state="rendered", config=local, provider="frr"))
+    with pytest.raises(InputError) as caught:
+        run(Request(config=local, provider="bird", persist=False, scope=Scope(table=255)))
+    assert len(caught.value.problems) == 2
 
 
 def test_a_line_of_another_form_in_our_file_is_an_error():
