@@ -10,7 +10,8 @@ from typing import Any
 
 from ._packet_filter import ACCEPT, DROP, HOOKS, NO, PROTOCOLS, Match, Network, Rule, Table, says
 
-OWN_TABLE = ("inet", "dualstack")
+# What the roles firewall and edge_router make.
+OWN_TABLES = (("inet", "dualstack"), ("ip6", "dualstack_edge"))
 FAMILIES = {4: "ip", 6: "ip6"}
 UNKNOWN = Match("unknown")
 _SERVICES = {"ssh": 22, "smtp": 25, "domain": 53, "http": 80, "https": 443}
@@ -34,7 +35,7 @@ def tables(text: str, version: int = 4, hooks: Sequence[str] = HOOKS) -> list[Ta
         if kind not in ("table", "chain", "rule") or body["family"] not in (FAMILIES[version], "inet"):
             continue
         key = (body["family"], body["name"] if kind == "table" else body["table"])
-        if key == OWN_TABLE:
+        if key in OWN_TABLES:
             continue
         table = found.setdefault(key, Table(" ".join(key)))
         if kind == "chain":
