@@ -288,7 +288,9 @@ def _check_shape(route: Route) -> None:
         raise ValueError(f"{route} has no next hop: give via, or dev, or type: unreachable")
     if route.type == "local":
         _check_local(route)
-    elif route.length > 64 and route.length != VHOST and not (route.length == 128 and route.dev and not route.via):
+    elif route.length > 64 and not (
+        route.type == "unreachable" or route.length == VHOST or (route.length == 128 and route.dev and not route.via)
+    ):
         raise ValueError(
             f"dest {prefix_text(route.dest, route.length)} is longer than /64: route whole /64 prefixes to a next hop, "
             f"the /{VHOST} of a virtual host that moves between machines, or a /128 with dev and without via"

@@ -37,7 +37,7 @@ options:
       dest:
         description:
           - The destination, a prefix without host bits of at most 64 bits; or a /128 with O(config[].dev); or one
-            of at least 64 bits with O(config[].type=local).
+            of at least 64 bits with O(config[].type=local); or any with O(config[].type=unreachable).
         type: str
         required: true
       via:

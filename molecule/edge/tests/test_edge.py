@@ -45,3 +45,56 @@ def test_the_ipv4_gateway_is_where_it_was(lab):
 def test_the_outside_reaches_both_routers_over_ipv6(lab):
     for edge in EDGES:
         lab("upstream").run_expect([0], f"ping -6 -c 1 -W 3 {lab.addresses(edge)[1]}")
+
+
+# A UDP packet from the interface eth0 to the gateway, whose source is SOURCE.
+FORGE = """
+import socket, struct
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD))
+wire.bind(("eth0", 0))
+own = wire.getsockname()[4]
+packed = [socket.inet_pton(socket.AF_INET6, address) for address in ("{source}", "2001:db8:ffff::10")]
+wire.send(bytes.fromhex("{gateway}") + own + bytes.fromhex("86dd6000000000081140") + b"".join(packed) + bytes(8))
+"""
+
+
+def dropped(lab, edge):
+    listed = json.loads(lab(edge).check_output("nft -j list counters table ip6 dualstack_edge"))["nftables"]
+    return {item["counter"]["name"]: item["counter"]["packets"] for item in listed if "counter" in item}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize(
+    "source,more",
+    [
+        ("2001:db8:200:1121::1", {}),
+        ("2001:db8:100:1::c:1121", {}),
+        ("2001:db8:200:1122::1", {"not_the_owner": 1}),
+        ("2001:db8:200:dead::1", {"no_route_back": 1}),
+    ],
+)
+def test_a_machine_sends_from_its_own_addresses_only(lab, edge, source, more):
+    before = dropped(lab, edge)
+    gateway = lab(edge).check_output("cat /sys/class/net/eth0/address").replace(":", "")
+    lab("web1").run_expect([0], f"python3 -c '{FORGE.format(source=source, gateway=gateway)}'")
+    wanted = {name: number + more.get(name, 0) for name, number in before.items()}
+    assert dropped(lab, edge) == wanted
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_the_filter_is_loaded_before_the_network_and_after_a_flush(lab, edge):
+    before = "network-pre.target systemd-sysctl.service"
+    order = lab(edge).check_output("systemctl show -p Before --value dualstack-edge-filter.service").split()
+    assert set(before.split()) <= set(order)
+    wants = lab(edge).check_output("systemctl show -p Wants --value sysinit.target").split()
+    assert "dualstack-edge-filter.service" in wants
+    for action in ("restart", "stop"):
+        lab(edge).run_expect([0], f"systemctl {action} nftables")
+        assert "not_the_owner" in dropped(lab, edge)
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_errors_are_limited_from_the_next_boot_on_too(lab, edge):
+    for name, value in (("ratelimit", "100"), ("ratemask", "0-1,3-127")):
+        assert lab(edge).check_output(f"sysctl -n net.ipv6.icmp.{name}") == value
+        assert f"net.ipv6.icmp.{name} = {value}" in lab(edge).check_output("cat /etc/sysctl.d/60-dualstack-router.conf")
