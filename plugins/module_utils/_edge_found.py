@@ -80,11 +80,16 @@ def bird_files(root: str = "/") -> list[str]:
     return found
 
 
-def statics(root: str = "/") -> dict[Dest, Static]:
-    """Return the static routes in the files of other programs, and what our providers put there, by destination."""
+def statics(root: str = "/", without: str = "") -> dict[Dest, Static]:
+    """Return the static routes in the files of other programs, and what our providers put there, by destination.
+
+    WITHOUT is a directory below ROOT whose files do not count.
+    """
     found: dict[Dest, Static] = {}
     ours = {line for path in _below(root, f"{OURS}/*.frr") for line in text_below(root, path).splitlines()}
     for owner, path in files(root):
+        if without and os.path.dirname(path) == without:
+            continue
         read = {"BIRD": _bird_routes, "FRR": _frr_routes, "ifupdown": _interfaces_routes}.get(owner, _networkd_routes)
         for number, dest, words in read(text_below(root, path)):
             try:

@@ -41,6 +41,7 @@ from ._routes import (
 FRR_WARN, FRR_MOST = 1000, 5000
 _QUIET, _STALLED, _LONGEST = 0.05, 10.0, 300.0
 _SHOWN = 20
+_BEHIND = "its files, which it has not read since they were written"
 _LINK_LOCAL = 0xFE80 >> 6  # fe80::/10
 _IPV6_ROUTE_EVENTS = 1 << 10  # RTMGRP_IPV6_ROUTE of rtnetlink(7)
 
@@ -95,9 +96,17 @@ class Provider:
         """Return (before, after) of the files, beside our own, that CHANGE needs."""
         raise NotImplementedError
 
-    def apply(self, change: Change) -> str:
-        """Make the daemon do CHANGE, whose files are written; return its words where it refuses."""
+    def apply(self, change: Change, again: Sequence[str]) -> str:
+        """Make the daemon do CHANGE, whose files are written, and the lines AGAIN; return its words if it refuses."""
         raise NotImplementedError
+
+    def is_behind(self) -> bool:
+        """Return whether the daemon has not read our files as they are: a run was killed before it told the daemon."""
+        return False
+
+    def started(self, change: Change) -> Mapping[Dest, str]:
+        """Return the lines of our file while CHANGE is under way, with which a killed run is taken up."""
+        return change.after
 
     def warnings(self, lines: int) -> list[str]:
         """Return what the operator should know of LINES routes with this daemon."""
@@ -111,12 +120,12 @@ class Provider:
         """Return our lines by destination; a line of another form is an error, as it would be lost."""
         found: Lines = {}
         problems = []
+        frame, head = self.frame(place), self.words.split()
         for number, line in enumerate(text.splitlines(), 1):
             stripped = line.strip()
-            if not stripped or stripped[0] in "#!" or stripped in self.frame(place):
+            if not stripped or stripped[0] in "#!" or stripped in frame:
                 continue
             words = stripped.split()
-            head = self.words.split()
             try:
                 if words[: len(head)] != head:
                     raise ValueError(stripped)
@@ -170,17 +179,22 @@ class Bird(Provider):
         return found + [
             f"/{path} was changed after BIRD last read it, and would be read with our change: run birdc configure first"
             for path in self._unread()
+            if not path.startswith(_edge_found.OURS)
         ]
 
+    def is_behind(self) -> bool:
+        # The directory's time tells of files that are gone.
+        return any(path.startswith(_edge_found.OURS) for path in self._unread())
+
     def _unread(self) -> list[str]:
-        """Return the files of others that BIRD has not read as they are; none where its time format is another."""
+        """Return what changed after BIRD last read its configuration; nothing where its time format is another."""
         shown = run_command(["birdc", "show", "status"]).output
         match = re.search(r"^Last reconfiguration on (\S+ \d\d:\d\d:\d\d)(\.\d+)?$", shown, re.MULTILINE)
         if not match:
             return []
         read = time.mktime(time.strptime(match[1], "%Y-%m-%d %H:%M:%S")) + float(match[2] or 1)
-        paths = [path for path in _edge_found.bird_files() if os.path.dirname(path) != _edge_found.OURS]
-        return [path for path in paths if os.path.getmtime(os.path.join("/", path)) > read]
+        paths = [path for path in [*_edge_found.bird_files(), _edge_found.OURS] if os.path.exists(f"/{path}")]
+        return [path for path in paths if os.path.getmtime(f"/{path}") > read]
 
     def gaps(self) -> list[str]:
         texts = [text_below("/", path) for path in _edge_found.bird_files()]
@@ -191,7 +205,7 @@ class Bird(Provider):
     def edits(self, change: Change) -> list[tuple[FileState, FileState]]:
         return []
 
-    def apply(self, change: Change) -> str:
+    def apply(self, change: Change, again: Sequence[str]) -> str:
         tested = run_command(["bird", "-p"])
         if tested.rc:
             return tested.output
@@ -241,13 +255,16 @@ class Frr(Provider):
     def edits(self, change: Change) -> list[tuple[FileState, FileState]]:
         before = read_file(self.config)
         text = (before.content or b"").decode("utf-8", "surrogateescape")
-        edited = edited_frr(text, change.removed, change.added)
+        edited = edited_frr(text, change.removed, [change.after[dest] for dest in sorted(change.after)])
         return [(before, replace(before, content=edited.encode("utf-8", "surrogateescape")))]
 
-    def apply(self, change: Change) -> str:
-        # First what is new: for a moment the prefix has two next hops, and never none.
-        wanted = [self.line(route) for route in change.wanted]
-        lines = [*dict.fromkeys([*wanted, *change.added]), *(f"no {line}" for line in change.removed)]
+    def started(self, change: Change) -> Mapping[Dest, str]:
+        return {**change.after, **change.before}
+
+    def apply(self, change: Change, again: Sequence[str]) -> str:
+        # First what is new, so that zebra has a next hop at any time. In the kernel it deletes and adds, within a
+        # millisecond, unless it is run with --v6-rr-semantics; see zebra(8).
+        lines = [*dict.fromkeys([*again, *change.added]), *(f"no {line}" for line in change.removed)]
         with tempfile.NamedTemporaryFile("w", prefix="dualstack-", suffix=".frr") as stream:
             stream.write("".join(f"{line}\n" for line in lines))
             stream.flush()
@@ -347,15 +364,19 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
         held = [_kernel_route(provider, dest) for dest in gone]
         check_deletions(Plan(delete=tuple(held), present=sum(dest in within for dest in before)), request.max_delete)
     mine = read_file(provider.path(request.directory, request.name))
-    text = provider.render(request.name, change.after)
-    files = [*provider.edits(change), (mine, FileState(mine.path, text.encode() if text else None, 0o644))]
+    files = [*provider.edits(change), (mine, _ours(provider, mine.path, change.name, change.after))]
     files = [(was, will) for was, will in files if was.content != will.content]
-    lacking = _lacking(provider, change, host.present)
+    lacking = _lacking(provider, change, host.present) + ([_BEHIND] if provider.is_behind() else [])
     if (files or lacking) and not check:
-        _carry_out(provider, change, files)
+        _carry_out(provider, change, files, lacking)
     result = _result(request, change, stats, lacking)
     result["warnings"] = [*gaps, *provider.warnings(len(change.after))]
     return {**result, "changed": bool(files or lacking), "diff": [_difference(was, will) for was, will in files]}
+
+
+def _ours(provider: Provider, path: str, name: str, lines: Mapping[Dest, str]) -> FileState:
+    text = provider.render(name, lines)
+    return FileState(path, text.encode() if text else None, 0o644)
 
 
 def _kept(request: Request, wanted: Sequence[Route] | None) -> list[Route]:
@@ -428,11 +449,9 @@ def _conflicts(
 
 
 def _foreign_statics(provider: Provider, ours: Sequence[Lines]) -> dict[Dest, _edge_found.Static]:
-    lines = {line for store in ours for line in store.values()}
-    found = _edge_found.statics()
-    return {
-        dest: static for dest, static in found.items() if static.owner != provider.title or static.words not in lines
-    }
+    held = {dest for store in ours for dest in store}
+    found = _edge_found.statics(without=_edge_found.OURS)
+    return {dest: there for dest, there in found.items() if there.owner != provider.title or dest not in held}
 
 
 def _other_providers(request: Request, wanted: Sequence[Route]) -> dict[Dest, str]:
@@ -490,23 +509,36 @@ def _is(here: _rtnetlink.KernelRoute, route: Route, indexes: Mapping[str, int]) 
     return route.type == "unreachable" or (gateway == route.via and (not route.dev or indexes.get(route.dev) == index))
 
 
-def _carry_out(provider: Provider, change: Change, files: Sequence[tuple[FileState, FileState]]) -> None:
+def _carry_out(
+    provider: Provider, change: Change, files: Sequence[tuple[FileState, FileState]], lacking: Sequence[str]
+) -> None:
+    missed = set(lacking)
+    again = [provider.line(route) for route in change.wanted if prefix_text(route.dest, route.length) in missed]
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as events:
         events.bind((0, _IPV6_ROUTE_EVENTS))
         try:
-            for _was, will in files:
-                write_file(will)
-            refused = provider.apply(change)
+            refused = _write_and_apply(provider, change, files, again)
+            missing = [] if refused else _await(events, provider, change)
+            if missing:
+                more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+                refused = f"the kernel does not have what it was told of {', '.join(missing[:_SHOWN])}{more}"
+            for was, will in files if not refused else ():
+                if read_file(was.path).content != will.content:
+                    write_file(will)
         except OSError as error:
             refused = str(error)
-        lacking = [] if refused else _await(events, provider, change)
-        if lacking:
-            shown = ", ".join(lacking[:_SHOWN]) + (
-                f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-            )
-            refused = f"the kernel does not have what {provider.title} was told of {shown}"
         if refused:
             raise DualStackError(f"{provider.title}: {refused}\n{_take_back(events, provider, change, files)}")
+
+
+def _write_and_apply(
+    provider: Provider, change: Change, files: Sequence[tuple[FileState, FileState]], again: Sequence[str]
+) -> str:
+    """Write FILES, our own as it is while CHANGE is under way, tell the daemon, and return what it refused."""
+    for was, will in reversed(files):
+        is_ours = os.path.basename(was.path) == f"{change.name}.{provider.name}"
+        write_file(_ours(provider, was.path, change.name, provider.started(change)) if is_ours else will)
+    return provider.apply(change, again)
 
 
 def _take_back(
@@ -515,7 +547,7 @@ def _take_back(
     for was, _will in files:
         write_file(was)
     back = Change(change.name, change.after, change.before, ())
-    refused = provider.apply(back)
+    refused = provider.apply(back, ())
     left = refused or ", ".join(_await(events, provider, back)[:_SHOWN])
     return f"the files are as before, {left} is not: run again" if left else "no route was changed"
 
@@ -559,7 +591,7 @@ def _stats(change: Change, wanted: int, conflicts: int) -> dict[str, int]:
 
 def _result(request: Request, change: Change, stats: dict[str, int], lacking: Sequence[str]) -> dict[str, object]:
     lines = [f"add {line}" for line in change.added] + [f"remove {line}" for line in change.removed]
-    lines += [f"install {dest} again" for dest in lacking if not lines]
+    lines += [] if lines else [f"tell it again of {what}" for what in lacking]
     if request.return_routes == "counts" and len(lines) > _edge._LISTED:
         rest = len(lines) - _edge._LISTED
         lines = [*lines[: _edge._LISTED], f"# and {rest} more: return_routes changed lists them"]

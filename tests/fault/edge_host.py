@@ -87,8 +87,9 @@ class EdgeHost:
         """Run edge_routes on the router and return its result."""
         options = {"provider": self.kind.provider, "config": list(config) or None, **options}
         command = ["env", "PYTHONPATH=/root/core", "python3", "/root/core/edge_agent.py"]
-        done = self.host.scratch.run(*command, stdin=json.dumps([options, check]).encode())
-        return json.loads(done.stdout)
+        done = self.host.scratch.run(*command, stdin=json.dumps([options, check]).encode(), check=False)
+        assert done.returncode == (137 if options.get("die") else 0), done.stderr.decode()
+        return json.loads(done.stdout or "null")
 
     def role(self, *options, **variables):
         """Apply the role edge_router by ansible-playbook and return what was said."""

@@ -18,6 +18,7 @@ CONFIG = [
     {"dest": "2001:db8:100:1::14/128", "dev": "eth0"},
     {"dest": "2001:db8:210::/48", "type": "unreachable"},
 ]
+CHANGED = {**CONFIG[0], "via": "2001:db8:100:1::21"}
 RESTART = {"ifupdown": "systemctl restart networking", "networkd": "systemctl restart systemd-networkd"}
 FLAP = "ip link set eth0 down; ip link set eth0 up"
 # The kernel keeps such addresses over a flap, though not the routes.
@@ -41,6 +42,12 @@ DAEMON = {
     },
     "frr": {"FRR started again": "systemctl restart frr"},
 }
+
+
+def only(*providers):
+    """Run a test for the routers of PROVIDERS alone."""
+    kinds = [kind for kind in KINDS if kind.provider in providers]
+    return pytest.mark.parametrize("router", kinds, indirect=True, ids=lambda kind: kind.name, scope="module")
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
@@ -114,43 +121,66 @@ def test_what_the_kernel_does_not_take_is_taken_back_altogether(router, installe
     assert router.tree() == before
 
 
+# zebra deletes and adds again, unless it is run with --v6-rr-semantics.
+@only("kernel", "bird")
 def test_a_next_hop_changes_without_a_gap(router, installed):
-    changed = {**CONFIG[0], "via": "2001:db8:100:1::21"}
     with router.events("2001:db8:200:11::/64") as events:
-        assert router.routes(changed)["stats"]["replaced"] == 1
+        assert router.routes(CHANGED)["stats"]["replaced"] == 1
         assert router.routes(CONFIG[0])["stats"]["replaced"] == 1
     assert router.present() == installed
     assert "via 2001:db8:100:1::21" in "\n".join(events)
     assert not any(line.startswith("Deleted") for line in events), events
 
 
-def test_the_daemon_is_not_made_to_read_or_drop_what_others_left_half_done(router, installed):
-    if router.kind.provider == "bird":
-        router.sh("cp -a /etc/bird/bird.conf /root; echo '# half done' >> /etc/bird/bird.conf")
-        told = router.routes({**CONFIG[0], "via": "2001:db8:100:1::21"})
-        assert "/etc/bird/bird.conf was changed after BIRD last read it" in told["error"]
-        router.sh("cp -a /root/bird.conf /etc/bird/bird.conf; birdc configure")
-    elif router.kind.provider == "frr":
-        unsaved = "ipv6 route 2001:db8:310::/48 2001:db8:100:1::1"
-        router.sh(f"vtysh -c conf -c '{unsaved}'")
-        assert router.routes({**CONFIG[0], "via": "2001:db8:100:1::21"})["changed"]
-        assert router.routes(CONFIG[0])["changed"]
-        assert unsaved in router.sh("vtysh -c 'show running-config'")
-        told = router.routes({"dest": "2001:db8:310::/48", "via": "2001:db8:100:1::11"})
-        assert "protocol 196 (metric 20) that is not ours" in told["error"]
-        router.sh(f"vtysh -c conf -c 'no {unsaved}'")
+@only("bird")
+def test_bird_is_not_made_to_read_what_others_left_half_done(router, installed):
+    router.sh("cp -a /etc/bird/bird.conf /root; echo '# half done' >> /etc/bird/bird.conf")
+    told = router.routes(CHANGED)
+    assert "/etc/bird/bird.conf was changed after BIRD last read it" in told["error"]
+    router.sh("cp -a /root/bird.conf /etc/bird/bird.conf; birdc configure")
     assert router.wait(installed) == installed
 
 
-def test_more_routes_than_a_daemon_bears_are_refused(router, installed):
-    if router.kind.provider != "frr":
-        return
+@only("frr")
+def test_what_others_have_set_in_frr_and_not_written_stays(router, installed):
+    unsaved = "ipv6 route 2001:db8:310::/48 2001:db8:100:1::1"
+    router.sh(f"vtysh -c conf -c '{unsaved}'")
+    assert router.routes(CHANGED)["changed"]
+    assert router.routes(CONFIG[0])["changed"]
+    assert unsaved in router.sh("vtysh -c 'show running-config'")
+    told = router.routes({"dest": "2001:db8:310::/48", "via": "2001:db8:100:1::11"})
+    assert "protocol 196 (metric 20) that is not ours" in told["error"]
+    router.sh(f"vtysh -c conf -c 'no {unsaved}'")
+    assert router.wait(installed) == installed
+
+
+@only("frr")
+def test_more_routes_than_frr_bears_are_refused(router, installed):
     many = [{"dest": f"2001:db8:201:{i:x}::/64", "via": "2001:db8:100:1::11"} for i in range(4997)]
     told = router.routes(*many[:1000], check=True)
     assert (told["stats"]["added"], len(told["warnings"])) == (1000, 1)
     told = router.routes(*many, check=True)
     assert "5002 routes are too many for FRR" in told["error"]
     assert router.present() == installed
+
+
+@only("bird", "frr")
+def test_a_run_killed_before_its_daemon_knows_is_taken_up_by_the_next(router, installed, survived):
+    before = router.tree()
+    new = {"dest": "2001:db8:200:13::/64", "via": "2001:db8:100:1::13"}
+    for asked in ({"config": [new]}, {"config": [CHANGED]}, {"config": [new], "state": "deleted"}):
+        config = asked.pop("config")
+        router.routes(*config, die=True, **asked)
+        done = router.routes(*config, **asked)
+        assert done["changed"], done
+        assert not router.routes(*config, **asked)["changed"]
+        shown = router.present()
+        assert (new["dest"] in shown) is ("state" not in asked), shown
+        survived(router.kind, "routes: run killed before the daemon is told")
+    assert CHANGED["via"] in shown
+    assert router.routes(CONFIG[0])["changed"]
+    assert router.present() == installed
+    assert router.tree() == before
 
 
 def test_the_routes_are_back_after_each_event(router, installed, survived):
