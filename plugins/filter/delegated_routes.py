@@ -15,7 +15,7 @@ description:
     returns one route for each delegated prefix, by the host's own address as next hop, and one for each prefix of a
     vhost that is not in the host's own (C(routed_vhosts)).
   - Hosts without a delegated prefix give no route.
-positional: device
+positional: device, compact
 options:
   _input:
     description: Records with C(delegated_prefix) and C(next_hop).
@@ -26,6 +26,12 @@ options:
     description: The router's interface on the hosts' network. Empty leaves the choice to the kernel.
     type: str
     default: ""
+  compact:
+    description:
+      - Put many routes into few records, each with the C(ranges) of O(dualstack.fleet.edge_routes#module:config). For
+        fleets of thousands, whose routes as single records would cost each task seconds and megabytes.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -44,9 +50,11 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
+from ..module_utils._routes import compacted
 
-def delegated_routes(records, device=""):
-    """Return the routes of RECORDS for a router whose interface on their network is DEVICE."""
+
+def delegated_routes(records, device="", compact=False):
+    """Return the routes of RECORDS for a router whose interface on their network is DEVICE, in few words if COMPACT."""
     try:
         routes = [
             {"dest": prefix, "via": record["next_hop"]}
@@ -58,7 +66,11 @@ def delegated_routes(records, device=""):
         raise AnsibleFilterError(
             f"delegated_routes: not a record of the plan: {error}; pass hostvars' `dualstack`"
         ) from error
-    return [{**route, "dev": device} for route in routes] if device else routes
+    routes = [{**route, "dev": device} for route in routes] if device else routes
+    try:
+        return compacted(routes) if compact else routes
+    except ValueError as error:
+        raise AnsibleFilterError(f"delegated_routes: {error}: pass hostvars' `dualstack`") from error
 
 
 class FilterModule:

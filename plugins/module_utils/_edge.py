@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import inspect
+import itertools
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import BinaryIO
 
 from . import _edge_found, _edge_seal, _routes, _rtnetlink
 from ._edge_seal import Counts, Seal, Sight, only_in
@@ -29,6 +31,7 @@ from ._routes import (
     Scope,
     Supernets,
     batch_line,
+    batch_lines,
     check_deletions,
     check_within,
     commands,
@@ -66,6 +69,7 @@ class Request:
     provider: str = "kernel"
     return_routes: str = "counts"
     own: Sequence[str] = ()
+    diff: bool = False
     directory: str = DIRECTORY
     seals: str = SEALS
 
@@ -182,7 +186,7 @@ def _sight(request: Request, host: Host, mine: FileState) -> Sight | None:
         others += [(path, pathlib.Path("/", path).read_bytes()) for _owner, path in _edge_found.files()]
     except OSError:
         return None  # whoever needs the file says what is wrong with it
-    asked = replace(request, src="", config=None, within=tuple(request.within), own=tuple(request.own))
+    asked = replace(request, src="", config=None, diff=False, within=tuple(request.within), own=tuple(request.own))
     # Another version of this code may find something to do.
     modules = (sys.modules[__name__], _edge_found, _edge_seal, _routes, _rtnetlink)
     code = [inspect.getsource(module) for module in modules]
@@ -244,7 +248,7 @@ def _quick(request: Request, within: Supernets, host: Host, mine: FileState, kno
     after = mine
     if request.persist:
         lines = {(request.scope.table, *key): "" for key in was if exact}
-        after = _file(mine, edited(mine.content or b"", {**lines, **_batch_lines(request, new)}))
+        after = _file(mine, edited(mine.content or b"", {**lines, **batch_lines(new, request.scope)}))
     return Work(plan, replace(seal.counts, wanted=wanted), mine, after, near)
 
 
@@ -299,13 +303,18 @@ def _seal_path(request: Request) -> str:
 
 
 def _records(request: Request) -> Iterable[tuple[str, Mapping[str, object]]]:
-    if request.src:
-        try:
-            with open(request.src, encoding="utf-8") as stream:
-                return parse_json_lines(stream.read(), request.src)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError([f"src {request.src}: {error}: put the JSON-lines file on this host first"]) from error
-    return ((f"config[{number}]", record) for number, record in enumerate(request.config or ()))
+    if not request.src:
+        return ((f"config[{number}]", record) for number, record in enumerate(request.config or ()))
+    try:
+        stream = open(request.src, "rb")  # noqa: SIM115 (closed by the generator that reads it)
+    except OSError as error:
+        raise InputError([f"src {request.src}: {error}: put the JSON-lines file on this host first"]) from error
+    return parse_json_lines(_read(stream), request.src)
+
+
+def _read(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        yield from stream
 
 
 def _wanted(request: Request, host: Host) -> tuple[list[Route] | None, int]:
@@ -381,19 +390,16 @@ def _read_others(request: Request, mine: FileState) -> dict[Key, tuple[str, str]
     return others
 
 
-def _batch_lines(request: Request, routes: Iterable[Route]) -> dict[Key, str]:
-    table = request.scope.table
-    return {(table, route.dest, route.length): batch_line(route, request.scope) for route in routes}
-
-
 def _next_batch(request: Request, mine: Batch, wanted: list[Route] | None, within: Supernets) -> Batch:
     lines, table = dict(mine.lines), request.scope.table
-    named = _batch_lines(request, wanted or ())
+    named = batch_lines(wanted or (), request.scope)
     if request.state == "deleted" and wanted is not None:
         return Batch({key: line for key, line in lines.items() if key not in named})
     if request.state != "merged":
         lines = {key: line for key, line in lines.items() if key[0] != table or key[1:] not in within}
-    return Batch(lines if request.state == "deleted" else {**lines, **named})
+    if request.state != "deleted":
+        lines.update(named)
+    return Batch(lines)
 
 
 def _carry_out(scope: Scope, host: Host, work: Work, made: list[bytes] | None) -> None:
@@ -452,23 +458,28 @@ def _stats(plan: Plan, wanted: int) -> dict[str, int]:
 
 def _result(request: Request, host: Host, work: Work) -> dict[str, object]:
     plan, scope = work.plan, request.scope
-    lines = commands(plan, scope, host.names)
-    old = [here for _route, here in plan.replace] + list(plan.delete)
-    old_lines = [present_text(here, host.names) for here in old]
-    new_lines = [f"{route} {scope.suffix(route.metric)}" for route in _new(plan)]
+    most = _LISTED if request.return_routes == "counts" else sys.maxsize
+    lines = list(itertools.islice(commands(plan, scope, host.names), most))
+    number = len(plan.add) + len(plan.replace) + len(plan.delete)
+    if number > len(lines):
+        lines.append(f"# and {number - len(lines)} more: return_routes changed lists them")
     result: dict[str, object] = {
         "changed": work.changes,
         "stats": _stats(plan, work.counts.wanted),
         "commands": lines,
-        "diff": _diff(scope, old_lines, new_lines, work),
     }
-    if request.return_routes == "counts" and len(lines) > _LISTED:
-        result["commands"] = [*lines[:_LISTED], f"# and {len(lines) - _LISTED} more: return_routes changed lists them"]
     count = work.counts.ours
     sides: dict[str, dict[str, object]] = {
         "before": {"count": count},
         "after": {"count": count + len(plan.add) - len(plan.delete)},
     }
+    if not request.diff and request.return_routes == "counts":
+        return {**result, **sides}
+    old = [here for _route, here in plan.replace] + list(plan.delete)
+    old_lines = [present_text(here, host.names) for here in old]
+    new_lines = [f"{route} {scope.suffix(route.metric)}" for route in _new(plan)]
+    if request.diff:
+        result["diff"] = _diff(scope, old_lines, new_lines, work)
     if request.return_routes == "changed":
         sides["before"]["routes"], sides["after"]["routes"] = old_lines, new_lines
     elif request.return_routes == "full":

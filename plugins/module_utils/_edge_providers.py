@@ -371,7 +371,8 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
         _carry_out(provider, change, files, lacking)
     result = _result(request, change, stats, lacking)
     result["warnings"] = [*gaps, *provider.warnings(len(change.after))]
-    return {**result, "changed": bool(files or lacking), "diff": [_difference(was, will) for was, will in files]}
+    diff = {"diff": [_difference(was, will) for was, will in files]} if request.diff else {}
+    return {**result, "changed": bool(files or lacking), **diff}
 
 
 def _ours(provider: Provider, path: str, name: str, lines: Mapping[Dest, str]) -> FileState:

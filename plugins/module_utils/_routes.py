@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ._errors import DualStackError, InputError
 from ._rtnetlink import LOCAL, TABLE_MAIN, UNICAST, UNREACHABLE, Change, KernelRoute
@@ -19,10 +20,10 @@ KIND_NAMES = {UNICAST: "unicast", LOCAL: "local", 6: "blackhole", UNREACHABLE: "
 PROTOCOL_NAMES = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra"}
 _FIELDS = {"dest", "via", "dev", "type", "metric"}
 BAD = "\0"  # the key that no record has
+_HOST_BITS = [(1 << (128 - length)) - 1 for length in range(129)]
 _DIGITS, _HOST = set("0123456789abcdefABCDEF"), (1 << 64) - 1
-_HEADER = "# Written by dualstack.fleet.edge_routes; read at boot by: ip -6 -force -batch FILE\n"
+_HEADER = "# Written by dualstack.fleet.edge_routes; read at boot by: ip -6 -force -batch FILE"
 
-T = TypeVar("T")
 Key = tuple[int, bytes, int]
 """(table, destination, prefix length): what one line of a batch file stands for."""
 
@@ -38,6 +39,8 @@ class Route(NamedTuple):
     metric: int = 1024
 
     def __str__(self) -> str:
+        if self.via and not self.dev:
+            return f"{prefix_text(self.dest, self.length)} via {address_text(self.via)}"
         words = [] if self.type == "unicast" else [self.type]
         words.append(prefix_text(self.dest, self.length))
         words += ["via", address_text(self.via)] if self.via else []
@@ -95,9 +98,10 @@ def parse_prefix(text: str) -> tuple[bytes, int]:
     if not (digits.isascii() and digits.isdigit() and int(digits) <= 128):
         raise ValueError(f"has the prefix length {digits!r}: it must be a number from 0 to 128")
     length = int(digits)
-    kept = int.from_bytes(packed, "big") >> (128 - length) << (128 - length)
-    network = kept.to_bytes(16, "big")
-    if network != packed:
+    value = int.from_bytes(packed, "big")
+    host = value & _HOST_BITS[length]
+    if host:
+        network = (value - host).to_bytes(16, "big")
         raise ValueError(f"has host bits set: the network is {prefix_text(network, length)}")
     return packed, length
 
@@ -115,22 +119,23 @@ def parse_address(text: str) -> bytes:
     raise ValueError("is not an IPv6 address")
 
 
-def parse_json_lines(text: str, place: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Yield the records of a JSON-lines file, each with its place for error texts; ValueError for a bad line."""
-    for number, line in enumerate(text.split("\n"), 1):
+def parse_json_lines(lines: Iterable[bytes], place: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the records of the LINES of a JSON-lines file, each with its PLACE for error texts."""
+    for number, line in enumerate(lines, 1):
         if line.strip():
             yield f"{place}, line {number}", _json_record(line)
 
 
-def _json_record(line: str) -> Mapping[str, object]:
-    """Return the object in LINE; one without a route has the reason under the key of ``BAD``."""
+def _json_record(line: bytes) -> Mapping[str, object]:
+    """Return the object in LINE; where there is none, the reason is under the key ``BAD``."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode())
     except ValueError as error:
         return {BAD: f"not JSON ({error}): write one object a line"}
     if isinstance(record, dict):
         return record
-    return {BAD: f'{line.strip()} is not an object: write {{"dest": ..., "via": ...}}'}
+    text = line.decode().strip()
+    return {BAD: f'{text} is not an object: write {{"dest": ..., "via": ...}}'}
 
 
 def parse_ranges(text: str, bits: int) -> dict[int, int]:
@@ -172,6 +177,29 @@ def write_ranges(numbers: Mapping[int, int]) -> str:
     return ",".join(items)
 
 
+def compacted(routes: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return the same routes in fewer records: those of a /48 by next hops of a /112 as one with ``ranges``."""
+    pools: dict[tuple[int, int, str], dict[int, int]] = {}
+    others: list[Mapping[str, str]] = []
+    for route in routes:
+        try:
+            dest, length = parse_prefix(route["dest"])
+            prefix, via = int.from_bytes(dest, "big") >> 64, int.from_bytes(parse_address(route["via"]), "big")
+        except ValueError as error:
+            raise ValueError(f"of {route['dest']} via {route['via']} one {error}") from None
+        numbers = pools.setdefault((prefix >> 16, via >> 16, route.get("dev", "")), {})
+        if length == 64 and prefix & 0xFFFF not in numbers:
+            numbers[prefix & 0xFFFF] = via & 0xFFFF
+        else:
+            others.append(route)  # of two routes to one prefix, edge_routes tells
+    for (prefix, via, dev), numbers in pools.items():
+        if numbers:
+            pool = {"dest": prefix_text((prefix << 80).to_bytes(16, "big"), 48), "ranges": write_ranges(numbers)}
+            pool["via"] = address_text((via << 16).to_bytes(16, "big"))
+            others.append({**pool, "dev": dev} if dev else pool)
+    return others
+
+
 def _hex(text: str) -> int:
     if not 0 < len(text) <= 16 or not set(text) <= _DIGITS:
         raise ValueError(text)
@@ -206,8 +234,8 @@ def count_routes(
     for place, record in records:
         try:
             for route in _routes_of(record, metric, deleting):
-                if not deleting:
-                    _check_host(route, own, devices)
+                if route.via in own or (devices is not None and route.dev and route.dev not in devices):
+                    _check_host(route, own, devices, deleting)
                 key = (route.dest, route.length)
                 earlier = found.get(key)
                 if earlier is None:
@@ -227,9 +255,7 @@ def count_routes(
 
 
 def _routes_of(record: Mapping[str, object], metric: int, deleting: bool) -> list[Route]:
-    if BAD in record:
-        raise ValueError(record[BAD])
-    if record.get("ranges") in (None, ""):
+    if not record.get("ranges"):
         return [_parse_route(record, metric, deleting)]
     pool = _parse_route({name: value for name, value in record.items() if name != "ranges"}, metric, True)
     if pool.type != "unicast" or pool.length > 64 or not (pool.via or deleting):
@@ -250,20 +276,28 @@ def _routes_of(record: Mapping[str, object], metric: int, deleting: bool) -> lis
 
 
 def _parse_route(record: Mapping[str, object], metric: int, deleting: bool) -> Route:
-    given = {name: value for name, value in record.items() if value not in (None, "")}
-    unknown = sorted(set(given) - _FIELDS)
-    if unknown:
-        raise ValueError(f"unknown key {', '.join(unknown)}: a route has {', '.join(sorted({*_FIELDS, 'ranges'}))}")
+    given = _given(record) if None in record.values() or "" in record.values() else record
+    if not given.keys() <= _FIELDS:
+        if BAD in given:
+            raise ValueError(given[BAD])
+        unknown = ", ".join(sorted(set(given) - _FIELDS))
+        raise ValueError(f"unknown key {unknown}: a route has {', '.join(sorted({*_FIELDS, 'ranges'}))}")
     if "dest" not in given:
         raise ValueError("dest is missing: name the prefix that is routed")
-    dest, length = _labelled("dest", str(given["dest"]), parse_prefix)
-    via = _labelled("via", str(given["via"]), parse_address) if "via" in given else b""
+    name = "dest"
+    try:
+        dest, length = parse_prefix(str(given[name]))
+        name = "via"
+        via = parse_address(str(given[name])) if name in given else b""
+    except ValueError as error:
+        raise ValueError(f"{name} {given[name]} {error}") from None
     kind = str(given.get("type", "unicast"))
     dev = str(given.get("dev", "lo" if kind == "local" else ""))
-    try:
-        number = int(str(given.get("metric", metric)))
-    except ValueError:
-        number = 0
+    number = metric
+    if "metric" in given:
+        with contextlib.suppress(ValueError):
+            number = 0
+            number = int(str(given["metric"]))
     if not 0 < number < 1 << 32:
         raise ValueError(f"metric {given.get('metric', metric)!r} must be a number from 1 to 4294967295")
     route = Route(dest, length, via, dev, kind, number)
@@ -272,14 +306,13 @@ def _parse_route(record: Mapping[str, object], metric: int, deleting: bool) -> R
     return route
 
 
-def _labelled(name: str, text: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ValueError(f"{name} {text} {error}") from None
+def _given(record: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in record.items() if value not in (None, "")}
 
 
 def _check_shape(route: Route) -> None:
+    if route.type == "unicast" and route.length == 64 and route.via and route.dest[0] >> 5 == route.via[0] >> 5 == 1:
+        return  # both of 2000::/3: nearly all routes, and nothing below is wrong with them
     if route.type not in KINDS:
         raise ValueError(f"type {route.type!r} of {route} is not known: use unicast, local or unreachable")
     if route.type == "unreachable" and (route.via or route.dev):
@@ -313,13 +346,15 @@ def _check_local(route: Route) -> None:
         )
 
 
-def _check_host(route: Route, own: Collection[bytes], devices: Collection[str] | None) -> None:
-    if route.via and route.via in own:
+def _check_host(route: Route, own: Collection[bytes], devices: Collection[str] | None, deleting: bool) -> None:
+    if deleting:
+        return
+    if route.via in own:
         raise ValueError(
             f"via {address_text(route.via)} of {prefix_text(route.dest, route.length)} is this router's own address: "
             "name the machine that the prefix belongs to"
         )
-    if devices is not None and route.dev and route.dev not in devices:
+    if devices is not None and route.dev not in devices:
         raise ValueError(f"dev {route.dev} of {prefix_text(route.dest, route.length)} is not an interface of this host")
 
 
@@ -392,7 +427,7 @@ class Batch:
         """Return the file's text, sorted by table and destination; empty when it holds no route."""
         if not self.lines:
             return ""
-        return _HEADER + "".join(f"{self.lines[key]}\n" for key in sorted(self.lines))
+        return "\n".join([_HEADER, *(self.lines[key] for key in sorted(self.lines)), ""])
 
 
 def edited(text: bytes, changes: Mapping[Key, str]) -> bytes:
@@ -428,6 +463,12 @@ def batch_line(route: Route, scope: Scope) -> str:
     return f"route replace {route} {scope.suffix(route.metric)}"
 
 
+def batch_lines(routes: Sequence[Route], scope: Scope) -> dict[Key, str]:
+    """Return the ``batch_line`` of each of ROUTES by its key."""
+    ends = {metric: scope.suffix(metric) for metric in {route.metric for route in routes}}
+    return {(scope.table, route.dest, route.length): f"route replace {route} {ends[route.metric]}" for route in routes}
+
+
 def plan_merge(
     wanted: Sequence[Route],
     present: Iterable[KernelRoute],
@@ -441,20 +482,24 @@ def plan_merge(
 
     OTHERS are the routes that other names persist, as {key: (file, line)}: they are never changed here.
     """
-    by_dest: dict[tuple[bytes, int], list[KernelRoute]] = {(route.dest, route.length): [] for route in wanted}
+    keys = {(route.dest, route.length) for route in wanted}
+    by_dest: dict[tuple[bytes, int], list[KernelRoute]] = {}
     extra: list[KernelRoute] = []
     owned = 0
     for here in present:
         key = (here.dest, here.length)
         ours = here.protocol == scope.protocol and (within is None or key in within)
         owned += ours
-        if key in by_dest:
-            by_dest[key].append(here)
+        if key in keys:
+            by_dest.setdefault(key, []).append(here)
         elif ours and within is not None and (scope.table, *key) not in others:
             extra.append(here)
     add, replace, conflicts, unchanged = [], [], [], 0
     for route in wanted:
-        there = by_dest[route.dest, route.length]
+        there = by_dest.get((route.dest, route.length), ())
+        if not there and not others:
+            add.append(route)
+            continue
         conflict = _conflict(route, there, scope, others, within is not None)
         if conflict:
             conflicts.append(conflict)
@@ -619,8 +664,11 @@ def present_text(here: KernelRoute, names: Mapping[int, str]) -> str:
     return f"{kind}{prefix_text(here.dest, here.length)}{hops} {Scope(here.protocol, here.table).suffix(here.metric)}"
 
 
-def commands(plan: Plan, scope: Scope, names: Mapping[int, str]) -> list[str]:
-    """Return PLAN in ip(8)'s words, in the order in which it is carried out."""
-    lines = [f"ip -6 route add {route} {scope.suffix(route.metric)}" for route in plan.add]
-    lines += [f"ip -6 route replace {route} {scope.suffix(route.metric)}" for route, _here in plan.replace]
-    return lines + [f"ip -6 route del {present_text(here, names)}" for here in plan.delete]
+def commands(plan: Plan, scope: Scope, names: Mapping[int, str]) -> Iterator[str]:
+    """Yield PLAN in ip(8)'s words, in the order in which it is carried out."""
+    for route in plan.add:
+        yield f"ip -6 route add {route} {scope.suffix(route.metric)}"
+    for route, _here in plan.replace:
+        yield f"ip -6 route replace {route} {scope.suffix(route.metric)}"
+    for here in plan.delete:
+        yield f"ip -6 route del {present_text(here, names)}"

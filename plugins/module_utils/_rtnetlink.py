@@ -41,6 +41,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RT
 _RTA_CACHEINFO = 12
 _EXPIRING = (2, 9)  # RTPROT_KERNEL and RTPROT_RA: their routes may have a lifetime
 _CLONED = 0x200
+_LONGEST = 1 << 18  # what one recv(2) may return; a new buffer for each would cost more than the call
 _PER_SEND = 128  # their answers fit into a socket's usual buffer
 
 _HEADER = struct.Struct("=IHHII")
@@ -129,6 +130,7 @@ def apply(changes: Sequence[Change], made: list[bytes] | None = None) -> list[tu
     MADE is given the new routes in the kernel's own messages, as ``dumped`` returns them.
     """
     refused: list[tuple[int, str]] = []
+    buffer = bytearray(_LONGEST)
     with _open() as link:
         for start in range(0, len(changes), _PER_SEND):
             batch = changes[start : start + _PER_SEND]
@@ -136,7 +138,7 @@ def apply(changes: Sequence[Change], made: list[bytes] | None = None) -> list[tu
             link.send(b"".join(encode(change, start + i + 1, echo) for i, change in enumerate(batch)))
             # The kernel works on the messages before send() returns; without acknowledgements only errors come back,
             # and what was asked for by an echo.
-            for kind, sequence, flags, body in _answers(link):
+            for kind, sequence, flags, body in _answers(link, buffer):
                 if kind == _ERROR:
                     refused.append((sequence - 1, _refusal(body, flags)))
                 elif kind == RTM_NEWROUTE and made is not None:
@@ -266,36 +268,36 @@ def _open() -> socket.socket:
 
 
 def _dump(message: int, request: bytes) -> Iterator[tuple[int, bytes]]:
+    buffer = bytearray(_LONGEST)
     with _open() as link:
         link.send(_HEADER.pack(_HEADER.size + len(request), message, REQUEST | DUMP, 1, 0) + request)
         while True:
-            data, offset = link.recv(1 << 18), 0
-            while offset < len(data):
-                length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
-                body = data[offset + _HEADER.size : offset + length]
+            for kind, _sequence, flags, body in _messages(buffer, link.recv_into(buffer)):
                 if kind == _DONE:
                     return
                 if kind == _ERROR:
                     raise OSError(_refusal(body, flags))
                 yield kind, body
-                offset += (length + 3) & ~3
 
 
-def _answers(link: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
+def _answers(link: socket.socket, buffer: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
     """Yield (type, sequence, flags, body) of the messages that have come."""
     link.setblocking(False)
     try:
         while True:
-            try:
-                data, offset = link.recv(1 << 18), 0
-            except BlockingIOError:
-                return
-            while offset < len(data):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-                yield kind, sequence, flags, data[offset + _HEADER.size : offset + length]
-                offset += (length + 3) & ~3
+            yield from _messages(buffer, link.recv_into(buffer))
+    except BlockingIOError:
+        return
     finally:
         link.setblocking(True)
+
+
+def _messages(buffer: bytearray, end: int) -> Iterator[tuple[int, int, int, bytes]]:
+    data, offset, size = bytes(memoryview(buffer)[:end]), 0, _HEADER.size
+    while offset < end:
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        yield kind, sequence, flags, data[offset + size : offset + length]
+        offset += (length + 3) & ~3
 
 
 def _refusal(body: bytes, flags: int) -> str:

@@ -294,7 +294,7 @@ def main():
     options = dict(module.params)
     scope = Scope(options.pop("protocol"), options.pop("table"))
     try:
-        request = Request(scope=scope, **{**options, "src": options["src"] or ""})
+        request = Request(scope=scope, diff=module._diff, **{**options, "src": options["src"] or ""})
         result = run(request, module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)

@@ -59,7 +59,7 @@ def namespace():
 def change(tmp_path):
     def call(*config, check=False, **options):
         places = {"directory": str(tmp_path / "routes.d"), "seals": str(tmp_path / "seals")}
-        return run(Request(config=list(config) if config else None, **{**places, **options}), check)
+        return run(Request(config=list(config) if config else None, diff=True, **{**places, **options}), check)
 
     call.file = tmp_path / "routes.d" / "fleet.batch"
     return call

@@ -120,3 +120,16 @@ def test_routes_lead_to_delegated_prefixes_and_to_the_vhosts_of_a_site():
         "via": "2001:db8:100:1::c:7",
         "dev": "eth0",
     }
+
+
+def test_routes_are_put_in_few_words():
+    hosts = [
+        {"delegated_prefix": f"2001:db8:200:{n:x}::/64", "next_hop": f"2001:db8:100:1::c:{n:x}"} for n in range(16, 48)
+    ]
+    hosts[3]["routed_vhosts"] = ["2001:db8:300:1:7::/80"]
+    assert call("delegated_routes", hosts, "eth0", True) == [
+        {"dest": "2001:db8:300:1:7::/80", "via": "2001:db8:100:1::c:13", "dev": "eth0"},
+        {"dest": "2001:db8:200::/48", "via": "2001:db8:100:1::c:0", "dev": "eth0", "ranges": "10-2f"},
+    ]
+    with pytest.raises(AnsibleFilterError, match="2001:db8::x"):
+        call("delegated_routes", [{**hosts[0], "next_hop": "2001:db8::x"}], "", True)

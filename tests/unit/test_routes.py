@@ -18,6 +18,7 @@ from module_utils._routes import (
     check_deletions,
     check_within,
     commands,
+    compacted,
     edited,
     inverse,
     kernel_changes,
@@ -114,10 +115,13 @@ def test_a_prefix_is_read_as_the_standard_library_reads_it(value, length):
 
 
 def test_json_lines_are_read_with_their_places():
-    assert list(parse_json_lines('{"dest": "::/0"}\n\n{"dest": "x"}\n', "f"))[1] == ("f, line 3", {"dest": "x"})
+    assert list(parse_json_lines([b'{"dest": "::/0"}\n', b"\n", b'{"dest": "x"}\n'], "f"))[1] == (
+        "f, line 3",
+        {"dest": "x"},
+    )
     with pytest.raises(InputError) as caught:
-        parse_routes(parse_json_lines("[1]\n{\n", "f"))
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["f, line 1", "f, line 2"]
+        parse_routes(parse_json_lines([b"[1]\n", b"{\n", b"\xff\n"], "f"))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["f, line 1", "f, line 2", "f, line 3"]
 
 
 def test_an_equal_route_in_any_spelling_is_unchanged():
@@ -227,7 +231,7 @@ def test_new_routes_come_before_removals_and_the_inverse_goes_back():
     new, old = kernel_changes(plan, SCOPE, INDEXES)
     assert [change.action for change in new + old] == ["add", "delete"]
     assert [change.action for change in inverse(new + old, plan)] == ["replace", "delete"]
-    lines = commands(plan, SCOPE, NAMES)
+    lines = list(commands(plan, SCOPE, NAMES))
     assert lines[0] == ("ip -6 route add 2001:db8:200:11::/64 via 2001:db8:100:1::c:11 proto 250 metric 1024 table 254")
     assert lines[1].startswith("ip -6 route del 2001:db8:200:99::/64 via 2001:db8::1 dev eth0 proto 250")
 
@@ -332,3 +336,29 @@ def test_a_batch_file_is_edited_as_if_it_were_written_anew(present, changes):
     expected = {key: line for key, line in {**kept, **edits}.items() if line}
     assert Batch.parse(text.decode(), "f").lines == expected
     assert text.decode().splitlines()[1:] == Batch(expected).render().splitlines()[1:]
+
+
+number = st.integers(0, 0x1FFFF)
+
+
+@given(st.lists(st.tuples(number, number, st.sampled_from(["", "eth0"])), max_size=20))
+def test_few_words_say_the_same_routes(pairs):
+    def text(first, value):
+        return f"2001:db{first}:{value >> 16:x}:{value & 0xFFFF:x}::"
+
+    routes = [
+        {
+            "dest": f"{text(8, dest)}/64",
+            "via": f"2001:db9::{via >> 16:x}:{via & 0xFFFF:x}",
+            **({"dev": dev} if dev else {}),
+        }
+        for dest, via, dev in pairs
+    ]
+
+    def outcome(records):
+        try:
+            return sorted(wanted(*records))
+        except InputError:
+            return "refused"
+
+    assert outcome(compacted(routes)) == outcome(routes)
