@@ -328,9 +328,9 @@ def _check_shape(route: Route) -> None:
             f"dest {prefix_text(route.dest, route.length)} is longer than /64: route whole /64 prefixes to a next hop, "
             f"the /{VHOST} of a virtual host that moves between machines, or a /128 with dev and without via"
         )
-    if route.dest[0] == 0xFF or (route.length and _is_link_local(route.dest)):
+    if route.dest[0] == 0xFF or (route.length and is_link_local(route.dest)):
         raise ValueError(f"dest {prefix_text(route.dest, route.length)} is not a unicast prefix that can be routed")
-    if _is_link_local(route.via) and not route.dev:
+    if is_link_local(route.via) and not route.dev:
         raise ValueError(f"via {address_text(route.via)} is link-local: name its interface in dev")
     if route.via and (route.via[0] == 0xFF or route.via == bytes(16)):
         raise ValueError(f"via {address_text(route.via)} cannot be a next hop: name a unicast address")
@@ -358,7 +358,8 @@ def _check_host(route: Route, own: Collection[bytes], devices: Collection[str] |
         raise ValueError(f"dev {route.dev} of {prefix_text(route.dest, route.length)} is not an interface of this host")
 
 
-def _is_link_local(packed: bytes) -> bool:
+def is_link_local(packed: bytes) -> bool:
+    """Whether a packed address, which may be empty, is one of fe80::/10."""
     return len(packed) == 16 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
 
 
