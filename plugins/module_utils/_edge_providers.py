@@ -41,7 +41,7 @@ from ._routes import (
 FRR_WARN, FRR_MOST = 1000, 5000
 _QUIET, _STALLED, _LONGEST = 0.05, 10.0, 300.0
 _SHOWN = 20
-_BEHIND = "its files, which it has not read since they were written"
+_BEHIND = "read the files, which were written after it last read them"
 _LINK_LOCAL = 0xFE80 >> 6  # fe80::/10
 _IPV6_ROUTE_EVENTS = 1 << 10  # RTMGRP_IPV6_ROUTE of rtnetlink(7)
 
@@ -367,9 +367,11 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
     files = [*provider.edits(change), (mine, _ours(provider, mine.path, change.name, change.after))]
     files = [(was, will) for was, will in files if was.content != will.content]
     lacking = _lacking(provider, change, host.present) + ([_BEHIND] if provider.is_behind() else [])
+    missed = set(lacking)
+    again = [provider.line(route) for route in change.wanted if prefix_text(route.dest, route.length) in missed]
     if (files or lacking) and not check:
-        _carry_out(provider, change, files, lacking)
-    result = _result(request, change, stats, lacking)
+        _carry_out(provider, change, files, again)
+    result = _result(request, change, stats, again or lacking)
     result["warnings"] = [*gaps, *provider.warnings(len(change.after))]
     diff = {"diff": [_difference(was, will) for was, will in files]} if request.diff else {}
     return {**result, "changed": bool(files or lacking), **diff}
@@ -511,10 +513,8 @@ def _is(here: _rtnetlink.KernelRoute, route: Route, indexes: Mapping[str, int]) 
 
 
 def _carry_out(
-    provider: Provider, change: Change, files: Sequence[tuple[FileState, FileState]], lacking: Sequence[str]
+    provider: Provider, change: Change, files: Sequence[tuple[FileState, FileState]], again: Sequence[str]
 ) -> None:
-    missed = set(lacking)
-    again = [provider.line(route) for route in change.wanted if prefix_text(route.dest, route.length) in missed]
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as events:
         events.bind((0, _IPV6_ROUTE_EVENTS))
         try:
@@ -590,9 +590,9 @@ def _stats(change: Change, wanted: int, conflicts: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _result(request: Request, change: Change, stats: dict[str, int], lacking: Sequence[str]) -> dict[str, object]:
+def _result(request: Request, change: Change, stats: dict[str, int], again: Sequence[str]) -> dict[str, object]:
     lines = [f"add {line}" for line in change.added] + [f"remove {line}" for line in change.removed]
-    lines += [] if lines else [f"tell it again of {what}" for what in lacking]
+    lines += [] if lines else [f"tell it again: {what}" for what in again]
     if request.return_routes == "counts" and len(lines) > _edge._LISTED:
         rest = len(lines) - _edge._LISTED
         lines = [*lines[: _edge._LISTED], f"# and {rest} more: return_routes changed lists them"]

@@ -12,6 +12,7 @@ KINDS = [
     Kind("trixie", "ifupdown", "frr"),
     Kind("bookworm", "ifupdown", "frr"),
 ]
+SHORT = [KINDS[0], KINDS[3]]
 CONFIG = [
     {"dest": "2001:db8:200:11::/64", "via": "2001:db8:100:1::11"},
     {"dest": "2001:db8:200:12::/64", "via": "fe80::12", "dev": "eth0"},
@@ -30,6 +31,7 @@ EVENTS = {
     "another name for a moment": "ip link set eth0 down; ip link set eth0 name else0; ip link set else0 up;"
     " ip link set else0 down; ip link set else0 name eth0; ip link set eth0 up",
 }
+MANAGER = {"networkd": {"the network configured anew": "networkctl reconfigure eth0"}}
 DAEMON = {
     "kernel": {
         "a route of ours removed by hand": "ip -6 route del 2001:db8:200:11::/64",
@@ -44,13 +46,18 @@ DAEMON = {
 }
 
 
+def label(kind):
+    """Return the name of a router's tests; what is short belongs to every test of the project."""
+    return f"{kind.name}-short" if kind in SHORT else kind.name
+
+
 def only(*providers):
     """Run a test for the routers of PROVIDERS alone."""
     kinds = [kind for kind in KINDS if kind.provider in providers]
-    return pytest.mark.parametrize("router", kinds, indirect=True, ids=lambda kind: kind.name, scope="module")
+    return pytest.mark.parametrize("router", kinds, indirect=True, ids=label, scope="module")
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
+@pytest.fixture(scope="module", params=KINDS, ids=label)
 def router(request):
     with edge_host(request.param) as host:
         host.before = host.tree()
@@ -184,7 +191,7 @@ def test_a_run_killed_before_its_daemon_knows_is_taken_up_by_the_next(router, in
 
 
 def test_the_routes_are_back_after_each_event(router, installed, survived):
-    events = {**EVENTS, **DAEMON[router.kind.provider]}
+    events = {**EVENTS, **DAEMON[router.kind.provider], **MANAGER.get(router.kind.network, {})}
     for name, script in events.items():
         router.sh(script.replace("@RESTART@", RESTART[router.kind.network]))
         assert router.wait(installed) == installed, name
@@ -197,6 +204,10 @@ def test_the_routes_are_back_after_a_boot(router, installed, survived):
     router.host.boot()
     assert router.wait(installed) == installed
     assert foreign(router)
+    if router.is_gateway:
+        show = "systemctl show --value -p"
+        loaded = int(router.sh(f"{show} ActiveEnterTimestampMonotonic dualstack-routes"))
+        assert 0 < loaded < int(router.sh(f"{show} ExecMainStartTimestampMonotonic keepalived"))
     survived(router.kind, "routes: power cut")
 
 
