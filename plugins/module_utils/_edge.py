@@ -33,6 +33,7 @@ from ._routes import (
     batch_line,
     batch_lines,
     check_deletions,
+    check_links,
     check_within,
     commands,
     count_routes,
@@ -161,6 +162,8 @@ def _change(request: Request, within: Supernets, check: bool = False) -> dict[st
         work = _nothing(seal, mine) if same else _quick(request, within, host, mine, (seal, sight))
     work = work or _full(request, within, host, mine)
     made: list[bytes] = []
+    if check and request.scope.table == _rtnetlink.TABLE_MAIN:
+        check_links(work.plan, host.present)
     if not check and work.changes:
         _carry_out(request.scope, host, work, made if sight else None)
     if not check and sight and not same:

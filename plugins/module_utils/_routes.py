@@ -568,6 +568,38 @@ def plan_delete(
     return Plan(delete=tuple(delete), conflicts=tuple(conflicts), present=len(ours))
 
 
+def check_links(plan: Plan, present: Iterable[KernelRoute]) -> None:
+    """Raise InputError with every next hop of PLAN that the kernel would refuse, as it is on no link of this host.
+
+    A next hop is on a link when the longest prefix among PRESENT and the new device routes that it is in has none.
+    """
+    new = [*plan.add, *(route for route, _here in plan.replace)]
+    links = {(route.dest, route.length): not route.via for route in new if route.type == "unicast"}
+    for here in present:
+        if here.kind == UNICAST:
+            key = (here.dest, here.length)
+            links[key] = links.get(key, False) or not here.gateways[0][0]
+    lengths = sorted({length for _dest, length in links}, reverse=True)
+    far = [
+        route for route in new if route.via and not is_link_local(route.via) and not _linked(route.via, links, lengths)
+    ]
+    if far:
+        raise InputError(
+            f"via {address_text(route.via)} of {prefix_text(route.dest, route.length)} is on no link of this router: "
+            "name an address of a network that it is in"
+            for route in far
+        )
+
+
+def _linked(via: bytes, links: Mapping[tuple[bytes, int], bool], lengths: Sequence[int]) -> bool:
+    value = int.from_bytes(via, "big")
+    for length in lengths:
+        found = links.get(((value & ~_HOST_BITS[length]).to_bytes(16, "big"), length))
+        if found is not None:
+            return found
+    return False
+
+
 def check_deletions(plan: Plan, limit: str) -> None:
     """Raise when PLAN deletes more than LIMIT: a count, or a percentage (rounded up) of our routes in scope."""
     text = limit.strip()
