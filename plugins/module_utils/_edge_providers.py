@@ -342,7 +342,7 @@ def _check_types(wanted: Iterable[Route], provider: Provider) -> None:
 
 def _change(provider: Provider, request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
     stores = _stores(provider, request.directory)
-    before = stores.pop(request.name, {})
+    before = stores.get(request.name, {})
     host = _edge._read_host(request)
     wanted, _repeated = _edge._wanted(request, host)
     if wanted is not None and request.state != "deleted":
@@ -350,19 +350,14 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
         _check_links(wanted)
         check_within(wanted, within)
     change = Change(request.name, before, _after(provider, request, before, wanted, within), _kept(request, wanted))
-    lines = len(change.after) + sum(map(len, stores.values()))
-    gaps = provider.gaps() if change.added else []
-    problems = provider.problems(lines if change.added else 0) + (gaps if not check else [])
-    if problems:
-        raise DualStackError("\n".join(problems))
-    told = _conflicts(provider, request, host, wanted or [], {request.name: before, **stores})
+    others = {name: lines for name, lines in stores.items() if name != request.name}
+    gaps = _check_daemon(provider, change, len(change.after) + sum(map(len, others.values())), check)
+    told = _conflicts(provider, request, host, wanted or [], {request.name: before, **others})
     stats = _stats(change, len(wanted or ()), len(told))
     if told:
         raise DualStackError("\n".join(told), conflicts=told, stats=stats)
     if request.state == "overridden" or wanted is None:
-        gone = [dest for dest in before if dest not in change.after]
-        held = [_kernel_route(provider, dest) for dest in gone]
-        check_deletions(Plan(delete=tuple(held), present=sum(dest in within for dest in before)), request.max_delete)
+        _check_deletions(provider, request, change, within)
     mine = read_file(provider.path(request.directory, request.name))
     files = [*provider.edits(change), (mine, _ours(provider, mine.path, change.name, change.after))]
     files = [(was, will) for was, will in files if was.content != will.content]
@@ -371,10 +366,31 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
     again = [provider.line(route) for route in change.wanted if prefix_text(route.dest, route.length) in missed]
     if (files or lacking) and not check:
         _carry_out(provider, change, files, again)
-    result = _result(request, change, stats, again or lacking)
-    result["warnings"] = [*gaps, *provider.warnings(len(change.after))]
-    diff = {"diff": [_difference(was, will) for was, will in files]} if request.diff else {}
-    return {**result, "changed": bool(files or lacking), **diff}
+    return {
+        **_result(request, change, stats, again or lacking),
+        "changed": bool(files or lacking),
+        "diff": [_difference(was, will) for was, will in files],
+        "warnings": [*gaps, *provider.warnings(len(change.after))],
+    }
+
+
+def _check_daemon(provider: Provider, change: Change, lines: int, check: bool) -> list[str]:
+    """Raise with all that is in the way of the daemon's doing CHANGE; return what an earlier task may yet mend."""
+    gaps = provider.gaps() if change.added else []
+    problems = provider.problems(lines if change.added else 0) + (gaps if not check else [])
+    if problems:
+        raise DualStackError("\n".join(problems))
+    return gaps
+
+
+def _check_deletions(provider: Provider, request: Request, change: Change, within: Supernets) -> None:
+    gone = [
+        _rtnetlink.KernelRoute(*dest, _rtnetlink.UNICAST, provider.protocol, 0, ((b"", 0),))
+        for dest in change.before
+        if dest not in change.after
+    ]
+    present = sum(dest in within for dest in change.before)
+    check_deletions(Plan(delete=tuple(gone), present=present), request.max_delete)
 
 
 def _ours(provider: Provider, path: str, name: str, lines: Mapping[Dest, str]) -> FileState:
@@ -566,10 +582,6 @@ def _await(events: socket.socket, provider: Provider, change: Change) -> list[st
                 events.recv(1 << 16)
             except OSError:  # so many events that some were dropped
                 continue
-
-
-def _kernel_route(provider: Provider, dest: Dest) -> _rtnetlink.KernelRoute:
-    return _rtnetlink.KernelRoute(*dest, _rtnetlink.UNICAST, provider.protocol, 0, ((b"", 0),))
 
 
 def _dest(route: Route) -> str:

@@ -139,6 +139,22 @@ def test_a_next_hop_changes_without_a_gap(router, installed):
     assert not any(line.startswith("Deleted") for line in events), events
 
 
+@only("bird", "frr")
+def test_overridden_leaves_exactly_what_is_wanted_within_its_bounds(router, installed):
+    exact = {"state": "overridden", "within": ["2001:db8:200::/44", "2001:db8:210::/48"]}
+    told = router.routes(CONFIG[0], **exact)
+    assert "would be deleted, max_delete 10% allows 1" in told["error"], told
+    assert router.present() == installed
+    done = router.routes(CONFIG[0], **exact, max_delete="100%")
+    assert done["stats"]["unchanged"] == 1
+    left = [line for line in installed.splitlines() if "2001:db8:200:11::/64" in line or "2001:db8:100:1::14" in line]
+    assert all(line in router.present().splitlines() for line in left)
+    assert "2001:db8:210::/48" not in router.present()
+    assert "2001:db8:200:12::/64" not in router.present()
+    assert router.routes(*wanted_of(router))["changed"]
+    assert router.present() == installed
+
+
 @only("bird")
 def test_bird_is_not_made_to_read_what_others_left_half_done(router, installed):
     router.sh("cp -a /etc/bird/bird.conf /root; echo '# half done' >> /etc/bird/bird.conf")
