@@ -94,6 +94,25 @@ def test_the_filter_is_loaded_before_the_network_and_after_a_flush(lab, edge):
 
 
 @pytest.mark.parametrize("edge", EDGES)
+def test_unassigned_addresses_cost_no_neighbor_entry(lab, edge):
+    unassigned = [f"2001:db8:100:1::dead:{number:x}" for number in range(1, 51)]
+    gateway = lab.addresses(edge)[1]
+    probe = (
+        "import socket, sys; one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM);"
+        ' [one.sendto(b"x", (address, 9)) for address in sys.argv[1:]]'
+    )
+    uplink = lab.variables[edge]["lab_uplink_address"].partition("/")[0]
+    lab("upstream").run_expect([0], f"ip -6 route replace 2001:db8:100:1::dead:0/112 via {uplink}")
+    try:
+        lab("upstream").run_expect([0], f"python3 -c '{probe}' {' '.join(unassigned)}")
+        # The last packet's answer, from behind the same router, comes after all of the others.
+        lab("upstream").run_expect([0], f"ping -6 -c 1 -W 3 {gateway}")
+    finally:
+        lab("upstream").run_expect([0], "ip -6 route del 2001:db8:100:1::dead:0/112")
+    assert "dead" not in lab(edge).check_output("ip -6 neighbor show dev eth0 nud all")
+
+
+@pytest.mark.parametrize("edge", EDGES)
 def test_errors_are_limited_from_the_next_boot_on_too(lab, edge):
     for name, value in (("ratelimit", "100"), ("ratemask", "0-1,3-127")):
         assert lab(edge).check_output(f"sysctl -n net.ipv6.icmp.{name}") == value
