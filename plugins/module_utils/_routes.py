@@ -39,8 +39,9 @@ class Route(NamedTuple):
     metric: int = 1024
 
     def __str__(self) -> str:
-        if self.via and not self.dev:
-            return f"{prefix_text(self.dest, self.length)} via {address_text(self.via)}"
+        if self.via and self.length and not self.dev:  # nearly all of them
+            text = socket.inet_ntop
+            return f"{text(socket.AF_INET6, self.dest)}/{self.length} via {text(socket.AF_INET6, self.via)}"
         words = [] if self.type == "unicast" else [self.type]
         words.append(prefix_text(self.dest, self.length))
         words += ["via", address_text(self.via)] if self.via else []
@@ -121,21 +122,19 @@ def parse_address(text: str) -> bytes:
 
 def parse_json_lines(lines: Iterable[bytes], place: str) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Yield the records of the LINES of a JSON-lines file, each with its PLACE for error texts."""
+    decode = json.JSONDecoder().raw_decode
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield f"{place}, line {number}", _json_record(line)
-
-
-def _json_record(line: bytes) -> Mapping[str, object]:
-    """Return the object in LINE; where there is none, the reason is under the key ``BAD``."""
-    try:
-        record = json.loads(line.decode())
-    except ValueError as error:
-        return {BAD: f"not JSON ({error}): write one object a line"}
-    if isinstance(record, dict):
-        return record
-    text = line.decode().strip()
-    return {BAD: f'{text} is not an object: write {{"dest": ..., "via": ...}}'}
+        text = line.decode("utf-8", "replace").strip()
+        if not text:
+            continue
+        try:
+            record, end = decode(text)
+        except ValueError as error:
+            record, end = error, 0
+        if not isinstance(record, dict) or end < len(text):
+            reason = str(record) if isinstance(record, ValueError) else f"{text} is not one object"
+            record = {BAD: f'{reason}: write one object a line, {{"dest": ..., "via": ...}}'}
+        yield f"{place}, line {number}", record
 
 
 def parse_ranges(text: str, bits: int) -> dict[int, int]:
@@ -291,6 +290,11 @@ def _parse_route(record: Mapping[str, object], metric: int, deleting: bool) -> R
         via = parse_address(str(given[name])) if name in given else b""
     except ValueError as error:
         raise ValueError(f"{name} {given[name]} {error}") from None
+    if via and len(given) == 2 and 0 < metric < 1 << 32:  # dest and via, as in nearly all records
+        route = Route(dest, length, via, "", "unicast", metric)
+        if not deleting:
+            _check_shape(route)
+        return route
     kind = str(given.get("type", "unicast"))
     dev = str(given.get("dev", "lo" if kind == "local" else ""))
     number = metric

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -97,31 +98,30 @@ _ACTIONS = {
 
 def encode(change: Change, sequence: int, more: int = 0) -> bytes:
     """Return CHANGE as one netlink message, with MORE flags."""
-    message, flags = _ACTIONS[change.action]
-    unreachable = change.kind == UNREACHABLE
+    action, dest, length, kind, protocol, metric, gateway, device, table = change
+    if kind == UNREACHABLE:
+        gateway = b""
+    shape = (action, length, kind, protocol, metric, bool(gateway), device, table)
+    size, message, flags, head, middle, tail = _frame(shape)
+    return b"".join((_HEADER.pack(size, message, flags | more, sequence, 0), head, dest, middle, gateway, tail))
+
+
+@lru_cache(maxsize=64)
+def _frame(shape: tuple[str, int, int, int, int, bool, int, int]) -> tuple[int, int, int, bytes, bytes, bytes]:
+    """Return what all messages of a kind have in common: size, type and flags, and what is around the addresses."""
+    action, length, kind, protocol, metric, hop, device, table = shape
+    message, flags = _ACTIONS[action]
     # A deletion names no scope; IPv6 ignores it.
-    head = _ROUTE.pack(
-        socket.AF_INET6,
-        change.length,
-        0,
-        0,
-        change.table if change.table < 256 else 0,
-        change.protocol,
-        0,
-        change.kind,
-        0,
-    )
-    parts = [head, _ATTRIBUTE.pack(20, _RTA_DST), change.dest, struct.pack("=HHI", 8, _RTA_PRIORITY, change.metric)]
-    if change.gateway and not unreachable:
-        parts += [_ATTRIBUTE.pack(20, _RTA_GATEWAY), change.gateway]
+    head = _ROUTE.pack(socket.AF_INET6, length, 0, 0, table if table < 256 else 0, protocol, 0, kind, 0)
+    head += _DST_HEAD
+    middle = struct.pack("=HHI", 8, _RTA_PRIORITY, metric) + (_ATTRIBUTE.pack(20, _RTA_GATEWAY) if hop else b"")
     # The kernel finds a route to delete by its next hop, not by its type; one without any stands on lo.
-    index = change.device if not unreachable else LO_INDEX if change.action == "delete" else 0
-    if index:
-        parts.append(struct.pack("=HHI", 8, _RTA_OIF, index))
-    if change.table > 255:
-        parts.append(struct.pack("=HHI", 8, _RTA_TABLE, change.table))
-    body = b"".join(parts)
-    return _HEADER.pack(_HEADER.size + len(body), message, flags | more, sequence, 0) + body
+    index = device if kind != UNREACHABLE else LO_INDEX if action == "delete" else 0
+    tail = struct.pack("=HHI", 8, _RTA_OIF, index) if index else b""
+    if table > 255:
+        tail += struct.pack("=HHI", 8, _RTA_TABLE, table)
+    size = _HEADER.size + len(head) + 16 + len(middle) + (16 if hop else 0) + len(tail)
+    return size, message, flags, head, middle, tail
 
 
 def apply(changes: Sequence[Change], made: list[bytes] | None = None) -> list[tuple[int, str]]:
@@ -282,10 +282,16 @@ def _dump(message: int, request: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _answers(link: socket.socket, buffer: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
     """Yield (type, sequence, flags, body) of the messages that have come."""
+    view, size = memoryview(buffer), _HEADER.size
     link.setblocking(False)
     try:
         while True:
-            yield from _messages(buffer, link.recv_into(buffer))
+            end = link.recv_into(buffer)
+            length, kind, flags, sequence, _ = _HEADER.unpack_from(buffer)
+            if length == end:  # one message, as nearly always
+                yield kind, sequence, flags, bytes(view[size:end])
+            else:
+                yield from _messages(buffer, end)
     except BlockingIOError:
         return
     finally:

@@ -227,10 +227,10 @@ def test_everything_that_is_wrong_is_named_at_once_and_nothing_changes(change, k
 
 def test_a_full_table_is_told_in_the_kernels_words_and_nothing_changes(change, monkeypatch):
     # No kernel since 4.17 counts routes against net.ipv6.route.max_size, so memory is short here by a stand-in.
-    real = _rtnetlink._messages
+    real = _rtnetlink._answers
 
-    def full(buffer, end):
-        for kind, sequence, *rest in real(buffer, end):
+    def full(link, buffer):
+        for kind, sequence, *rest in real(link, buffer):
             short = kind == _rtnetlink.RTM_NEWROUTE and sequence > 150
             yield (2, sequence, 0, struct.pack("=i", -12) + bytes(16)) if short else (kind, sequence, *rest)
 
@@ -242,9 +242,9 @@ def test_a_full_table_is_told_in_the_kernels_words_and_nothing_changes(change, m
     def apply(changes, made=None):
         if not sent:
             sent.append(1)
-            monkeypatch.setattr(_rtnetlink, "_messages", full)
+            monkeypatch.setattr(_rtnetlink, "_answers", full)
             refused = send(changes, made)
-            monkeypatch.setattr(_rtnetlink, "_messages", real)
+            monkeypatch.setattr(_rtnetlink, "_answers", real)
             # What was refused is not there.
             send([changes[at]._replace(action="delete") for at, _words in refused])
             return refused

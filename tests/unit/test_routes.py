@@ -362,3 +362,9 @@ def test_few_words_say_the_same_routes(pairs):
             return "refused"
 
     assert outcome(compacted(routes)) == outcome(routes)
+
+
+@pytest.mark.parametrize("metric", [0, 1 << 32])
+def test_a_metric_for_all_must_be_one(metric):
+    with pytest.raises(InputError, match="must be a number from 1"):
+        wanted(CLIENT, metric=metric)
