@@ -366,12 +366,9 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
     again = [provider.line(route) for route in change.wanted if prefix_text(route.dest, route.length) in missed]
     if (files or lacking) and not check:
         _carry_out(provider, change, files, again)
-    return {
-        **_result(request, change, stats, again or lacking),
-        "changed": bool(files or lacking),
-        "diff": [_difference(was, will) for was, will in files],
-        "warnings": [*gaps, *provider.warnings(len(change.after))],
-    }
+    result = _result(request, change, stats, again or lacking)
+    result.update(changed=bool(files or lacking), warnings=[*gaps, *provider.warnings(len(change.after))])
+    return {**result, "diff": [_difference(was, will) for was, will in files]} if request.diff else result
 
 
 def _check_daemon(provider: Provider, change: Change, lines: int, check: bool) -> list[str]:

@@ -298,6 +298,8 @@ def main():
         result = run(request, module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
+    for text in result.pop("warnings"):
+        module.warn(text)
     module.exit_json(**result)
 
 
