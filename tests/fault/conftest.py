@@ -201,6 +201,13 @@ def host(request, arguments):
 
 
 TABLE = {}
+LINES = []
+
+
+@pytest.fixture(scope="session")
+def table():
+    """A function that keeps a line of measurements for the end."""
+    return LINES.append
 
 
 @pytest.fixture
@@ -215,6 +222,8 @@ def survived():
 
 
 def pytest_terminal_summary(terminalreporter):
+    for line in LINES:
+        terminalreporter.write_line(line)
     for (name, fault), (injected, number) in sorted(TABLE.items()):
         terminalreporter.write_line(f"{name:<18} {fault:<44} injected {injected:>3} survived {number:>3}")
     injected, number = (sum(column) for column in zip((0, 0), *TABLE.values()))

@@ -1,10 +1,12 @@
 """Both routers know every delegated prefix and one of them is the gateway; IPv4's gateway has not moved."""
 
 import json
+import subprocess
 
 import pytest
 
 EDGES = ["edge1", "edge2"]
+GONE, STRANGER = "2001:db8:200:9999::/64", "2001:db8:100:1::c:9999"
 
 
 @pytest.mark.parametrize("edge", EDGES)
@@ -117,3 +119,63 @@ def test_errors_are_limited_from_the_next_boot_on_too(lab, edge):
     for name, value in (("ratelimit", "100"), ("ratemask", "0-1,3-127")):
         assert lab(edge).check_output(f"sysctl -n net.ipv6.icmp.{name}") == value
         assert f"net.ipv6.icmp.{name} = {value}" in lab(edge).check_output("cat /etc/sysctl.d/60-dualstack-router.conf")
+
+
+@pytest.fixture
+def stranger(lab):
+    """A host on the machines' network that the plan does not know, and edge1 all the same."""
+    known = f"route add {STRANGER}/128 dev eth0"
+    lab("web1").run_expect([0], f"ip -6 address add {STRANGER}/64 dev eth0 nodad")
+    lab("edge1").run_expect([0], f"ip -6 {known}")
+    yield
+    lab("edge1").run_expect([0], f"ip -6 {known.replace('add', 'del')}")
+    lab("web1").run_expect([0], f"ip -6 address flush dev eth0 to {STRANGER}")
+
+
+def play(lab, *options):
+    """Run the playbook on the edge routers; return its exit status and what it told."""
+    command = ["ansible-playbook", "-i", "inventories/lab", "dualstack.fleet.edge", *options]
+    done = subprocess.run(command, cwd=lab.root, env=lab.environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_second_router_is_not_touched_unless_the_first_forwards(lab):
+    machine = lab.addresses("web1")[1:]
+    status, told = lab.role("edge1", "edge_router", edge_router_ipv6_priority=50)
+    assert status == 0, told
+    awaited = "until ip -6 address show dev eth0 | grep -q ' fe80::1/'; do sleep 0.1; done"
+    lab("edge2").run_expect([0], f'timeout 15 sh -c "{awaited}"')
+    block = "table ip6 test { chain forward { type filter hook forward priority 0; policy drop; }; }"
+    lab("edge1").run_expect([0], f"nft '{block}'")
+    try:
+        # By its priority it becomes master again, and nothing comes through.
+        status, told = play(lab)
+        assert status != 0
+        assert "edge1 does not forward: upstream does not reach" in told
+        assert all(address in told for address in machine)
+        assert "edge2" not in told.partition("PLAY RECAP")[0].replace("edge1 -> edge2", "")
+    finally:
+        lab("edge1").run_expect([0], "nft delete table ip6 test")
+    for address in machine:
+        lab("upstream").run_expect([0], f"ping -6 -c 1 -W 3 {address}")
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_route_stays_until_its_machine_has_no_address_and_goes_on_request_only(lab):
+    routes = "ip -N -6 route show proto 250 | sort"
+    kept = lab("edge1").check_output(routes)
+    route = {"dest": GONE, "via": STRANGER, "dev": "eth0"}
+    status, told = lab.module("edge1", "dualstack.fleet.edge_routes", "-a", json.dumps({"config": [route]}))
+    assert status == 0, told
+
+    prune = ("--limit", "edge1", "-e", "edge_prune=true")
+    status, told = play(lab, *prune)
+    assert status != 0
+    assert f"{STRANGER}: not in the plan, and still in use" in told
+    assert GONE in lab("edge1").check_output(routes)
+
+    lab("web1").run_expect([0], f"ip -6 address del {STRANGER}/64 dev eth0")
+    status, told = play(lab, *prune)
+    assert status == 0, told
+    assert lab("edge1").check_output(routes) == kept
+    assert GONE not in lab("edge1").check_output("cat /etc/dualstack/routes.d/*.batch")
