@@ -12,7 +12,6 @@ KINDS = [
     Kind("trixie", "ifupdown", "frr"),
     Kind("bookworm", "ifupdown", "frr"),
 ]
-SHORT = [KINDS[0], KINDS[3]]
 CONFIG = [
     {"dest": "2001:db8:200:11::/64", "via": "2001:db8:100:1::11"},
     {"dest": "2001:db8:200:12::/64", "via": "fe80::12", "dev": "eth0"},
@@ -46,18 +45,13 @@ DAEMON = {
 }
 
 
-def label(kind):
-    """Return the name of a router's tests; what is short belongs to every test of the project."""
-    return f"{kind.name}-short" if kind in SHORT else kind.name
-
-
 def only(*providers):
     """Run a test for the routers of PROVIDERS alone."""
     kinds = [kind for kind in KINDS if kind.provider in providers]
-    return pytest.mark.parametrize("router", kinds, indirect=True, ids=label, scope="module")
+    return pytest.mark.parametrize("router", kinds, indirect=True, ids=lambda kind: kind.name, scope="module")
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=label)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
 def router(request):
     with edge_host(request.param) as host:
         host.before = host.tree()
