@@ -97,11 +97,11 @@ ROLE_TASKS = [
 ]
 
 
-def until(true, seconds, what):
-    """Return the seconds after which TRUE() holds."""
+def until(true, seconds, what, found=""):
+    """Return the seconds after which TRUE() holds, or tell WHAT it is and what was FOUND at last."""
     start = time.monotonic()
     while not true():
-        assert time.monotonic() < start + seconds, f"not after {seconds} s: {what}"
+        assert time.monotonic() < start + seconds, f"not after {seconds} s: {what}; {found}"
         time.sleep(0.02)
     return time.monotonic() - start
 
@@ -218,7 +218,13 @@ class Site:
 
     def settled(self, name="r1"):
         """Wait until the router NAME alone is the gateway, and tell how long it took."""
-        return until(lambda: self.masters() == [name], 30, f"{name} alone is the gateway")
+        masters = []
+
+        def alone():
+            masters[:] = self.masters()
+            return masters == [name]
+
+        return until(alone, 30, f"{name} alone is the gateway", masters)
 
 
 @contextlib.contextmanager
