@@ -217,7 +217,7 @@ def peers(table: Table, router: Router) -> None:
     )
     reload = "/usr/lib/frr/frr-reload.py --reload"
     same, gone, add = router.times(
-        ("vtysh -c 'show running-config' > /root/all", f"{reload} /root/all"),
+        ("vtysh -w; cp /etc/frr/frr.conf /root/all", f"{reload} /root/all"),
         ("grep -v '^ipv6 route' /root/all > /root/none", f"{reload} /root/none"),
         ("true", f"{reload} /root/all"),
         runs=1,
