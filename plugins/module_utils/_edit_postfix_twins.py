@@ -190,10 +190,10 @@ def _table(text: str, twins: Twins, spell: Callable[[str, V6], str], order: Call
         for six in sixes:
             have.add(six)
             sign = "!" if key.startswith("!") else ""
-            rest = [lines[index] for index in indexes[1:]]
-            behind.setdefault(indexes[-1], []).extend(
-                [first[:at] + sign + six + first[at + len(key) :] + (end(lines[indexes[0]]) or "\n"), *rest]
-            )
+            copy = [first[:at] + sign + six + first[at + len(key) :], *(body(lines[index]) for index in indexes[1:])]
+            # The file's last line may have no end.
+            ends = [end(lines[index]) or "\n" for index in indexes]
+            behind.setdefault(indexes[-1], []).extend(map("".join, zip(copy, ends)))
     if problems:
         raise InputError(problems)
     return "".join(_joined(lines, behind))

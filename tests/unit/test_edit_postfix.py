@@ -226,6 +226,13 @@ def test_an_address_has_its_own_action_not_that_of_its_first_octets_whichever_co
     assert twins("indexed", "192.0.2 a\n192.0.2.7 b\n", pairs) == f"192.0.2 a\n192.0.2.7 b\n{HOST[:-4]} b\n"
 
 
+@pytest.mark.parametrize("last", ["", "\n"])
+def test_each_twin_of_a_line_that_goes_on_is_a_line_of_its_own(last):
+    pairs = {"192.0.2.0/24": ["2001:db8:1::/64", "2001:db8:2::/64"]}
+    copies = "2001:db8:1::/64 a\n  b\n2001:db8:2::/64 a\n  b"
+    assert twins("cidr", f"192.0.2.0/24 a\n  b{last}", pairs) == f"192.0.2.0/24 a\n  b\n{copies}{last}"
+
+
 def test_a_server_on_one_ipv4_address_is_named_until_it_has_a_twin():
     alone = (
         "smtp inet n - y - - smtpd\n192.0.2.1:submission inet n - y - - smtpd\n127.0.0.1:10025 inet n - y - - smtpd\n"
