@@ -37,6 +37,8 @@ Before=systemd-sysctl.service network-pre.target dualstack-lab-cable.service net
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+# As on a machine, and not in a container (systemd(1)): what is mounted here is mounted for units of their own namespace.
+ExecStart=/usr/bin/mount --make-rshared /
 ExecStart=/usr/local/sbin/fault-cable
 """
 BACKENDS = {
