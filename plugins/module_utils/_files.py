@@ -126,9 +126,7 @@ def write_file(state: FileState) -> None:
     if state.content is None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(state.path)
-        for directory in state.missing:
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+        remove_directories(state)
         return
     directory = os.path.dirname(state.path)
     os.makedirs(directory, exist_ok=True)
@@ -155,6 +153,13 @@ def write_file(state: FileState) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
     _sync_directory(directory)
+
+
+def remove_directories(state: FileState) -> None:
+    """Remove the directories that were missing when STATE was read, as far as they are there and empty."""
+    for directory in state.missing:
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
 
 
 def _sync_directory(directory: str) -> None:

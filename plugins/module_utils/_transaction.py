@@ -27,7 +27,7 @@ from ._edit_text import additions as words_to_add
 from ._edit_web import Read, Socket, overlap, reachable
 from ._editors import FORMATS, POSTFIX_TABLES, TREES, edit
 from ._errors import DualStackError, InputError
-from ._files import EDITED, STORE, FileState, Snapshots, obstacle, read_file, write_file
+from ._files import EDITED, STORE, FileState, Snapshots, obstacle, read_file, remove_directories, write_file
 from ._listeners import FAMILIES, LOCAL_ZONE, Bindable, Listener, Resolver, await_all
 from ._manager import asleep, foreign, running, strangers
 from ._postfix_tables import FORMATS as TABLE_FORMATS
@@ -848,8 +848,7 @@ class _Run:
     def _put_back(self, change: Change) -> None:
         found = read_file(change.before.path)
         if _same(found, change.before):  # on a full disk, what is still there cannot be written again
-            if found.content is None:
-                write_file(change.before)  # its directory may be there
+            remove_directories(change.before)
             return
         if not _same(found, change.after) and found.path != self.torn:
             self.left.append(change)
