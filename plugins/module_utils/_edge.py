@@ -33,13 +33,13 @@ from ._routes import (
     batch_line,
     batch_lines,
     check_deletions,
-    check_links,
     check_within,
     commands,
     count_routes,
     edited,
     inverse,
     kernel_changes,
+    off_link,
     parse_address,
     parse_json_lines,
     parse_routes,
@@ -121,11 +121,8 @@ class Work:
         return self.plan.changes_kernel or self.after.content != self.before.content
 
 
-def run(request: Request, check: bool = False, links: bool = True) -> dict[str, object]:
-    """Carry REQUEST out (with CHECK: only say what would happen) and return the module's result.
-
-    Without LINKS, CHECK does not ask for links of next hops: an earlier task may give the router its addresses.
-    """
+def run(request: Request, check: bool = False) -> dict[str, object]:
+    """Carry REQUEST out (with CHECK: only say what would happen) and return the module's result."""
     if not request.name.replace("-", "").replace("_", "").isalnum():
         raise InputError([f"name {request.name!r} becomes a file name: use letters, digits, - and _"])
     within = Supernets.parse(request.within)
@@ -137,7 +134,7 @@ def run(request: Request, check: bool = False, links: bool = True) -> dict[str, 
         ours = [here for here in host.present if _is_ours(here, request.scope, within)]
         return {"changed": False, "gathered": [record for here in ours for record in records(here, host.names)]}
     if check:
-        return _change(request, within, check=True, links=links)
+        return _change(request, within, check=True)
     with _locked(request.directory):
         return _change(request, within)
 
@@ -154,7 +151,7 @@ def _locked(directory: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _change(request: Request, within: Supernets, check: bool = False, links: bool = True) -> dict[str, object]:
+def _change(request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
     host = _read_host(request)
     mine = read_file(os.path.join(request.directory, f"{request.name}.batch"))
     sight = _sight(request, host, mine)
@@ -165,13 +162,13 @@ def _change(request: Request, within: Supernets, check: bool = False, links: boo
         work = _nothing(seal, mine) if same else _quick(request, within, host, mine, (seal, sight))
     work = work or _full(request, within, host, mine)
     made: list[bytes] = []
-    if check and links and request.scope.table == _rtnetlink.TABLE_MAIN:
-        check_links(work.plan, host.present)
     if not check and work.changes:
         _carry_out(request.scope, host, work, made if sight else None)
     if not check and sight and not same:
         _remember(request, host, sight, work, made)
-    return _result(request, host, work)
+    # An earlier task may be about to give the router its addresses; otherwise the kernel is asked.
+    asked = _new(work.plan) if check and request.scope.table == _rtnetlink.TABLE_MAIN else []
+    return {**_result(request, host, work), "warnings": off_link(asked, host.present) if asked else []}
 
 
 def _nothing(seal: Seal, mine: FileState) -> Work:

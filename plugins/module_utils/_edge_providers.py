@@ -32,6 +32,7 @@ from ._routes import (
     address_text,
     check_deletions,
     check_within,
+    off_link,
     parse_prefix,
     parse_routes,
     prefix_text,
@@ -42,7 +43,6 @@ FRR_WARN, FRR_MOST = 1000, 5000
 _QUIET, _STALLED, _LONGEST = 0.05, 10.0, 300.0
 _SHOWN = 20
 _BEHIND = "read the files, which were written after it last read them"
-_LINK_LOCAL = 0xFE80 >> 6  # fe80::/10
 _IPV6_ROUTE_EVENTS = 1 << 10  # RTMGRP_IPV6_ROUTE of rtnetlink(7)
 
 Lines = dict[Dest, str]
@@ -294,9 +294,8 @@ def run(request: Request, check: bool = False) -> dict[str, object]:
     making = request.state in ("merged", "overridden")
     lasting = making and request.persist and request.scope.table == _rtnetlink.TABLE_MAIN
     warnings = _edge_found.check_networkd(check) if lasting else []
-    if request.provider == "kernel":
-        return {**_edge.run(request, check, links=False), "warnings": warnings}
-    result = _run(PROVIDERS[request.provider], request, check)
+    kept = request.provider == "kernel"
+    result = _edge.run(request, check) if kept else _run(PROVIDERS[request.provider], request, check)
     return {**result, "warnings": warnings + list(result.get("warnings", ()))}  # type: ignore[call-overload]
 
 
@@ -347,12 +346,12 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
     wanted, _repeated = _edge._wanted(request, host)
     if wanted is not None and request.state != "deleted":
         _check_types(wanted, provider)
-        if not check:
-            _check_links(wanted)
         check_within(wanted, within)
     change = Change(request.name, before, _after(provider, request, before, wanted, within), _kept(request, wanted))
     others = {name: lines for name, lines in stores.items() if name != request.name}
-    gaps = _check_daemon(provider, change, len(change.after) + sum(map(len, others.values())), check)
+    # A daemon would keep a route whose next hop is on no link back in silence.
+    gaps = [*(provider.gaps() if change.added else []), *off_link(change.wanted, host.present)]
+    _check_daemon(provider, change, len(change.after) + sum(map(len, others.values())), [] if check else gaps)
     told = _conflicts(provider, request, host, wanted or [], {request.name: before, **others})
     stats = _stats(change, len(wanted or ()), len(told))
     if told:
@@ -372,13 +371,11 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
     return {**result, "diff": [_difference(was, will) for was, will in files]} if request.diff else result
 
 
-def _check_daemon(provider: Provider, change: Change, lines: int, check: bool) -> list[str]:
-    """Raise with all that is in the way of the daemon's doing CHANGE; return what an earlier task may yet mend."""
-    gaps = provider.gaps() if change.added else []
-    problems = provider.problems(lines if change.added else 0) + (gaps if not check else [])
+def _check_daemon(provider: Provider, change: Change, lines: int, gaps: Sequence[str]) -> None:
+    """Raise with GAPS and all else that is in the way of the daemon's doing CHANGE."""
+    problems = [*provider.problems(lines if change.added else 0), *gaps]
     if problems:
         raise DualStackError("\n".join(problems))
-    return gaps
 
 
 def _check_deletions(provider: Provider, request: Request, change: Change, within: Supernets) -> None:
@@ -417,25 +414,6 @@ def _stores(provider: Provider, directory: str) -> dict[str, Lines]:
         text = (read_file(path).content or b"").decode("utf-8", "replace")
         found[os.path.basename(path).rpartition(".")[0]] = provider.parse(text, path)
     return found
-
-
-def _check_links(wanted: Sequence[Route]) -> None:
-    """Raise InputError with every next hop that is on no link; a daemon would keep such a route back in silence."""
-    links: dict[int, set[int]] = {}
-    for address in _rtnetlink.addresses():
-        number = int.from_bytes(address.address, "big")
-        links.setdefault(address.length, set()).add(number >> (128 - address.length))
-    problems = []
-    for route in wanted:
-        number = int.from_bytes(route.via, "big")
-        link_local = number >> 118 == _LINK_LOCAL
-        if route.via and not link_local and not any(number >> (128 - size) in links[size] for size in links):
-            problems.append(
-                f"via {address_text(route.via)} of {prefix_text(route.dest, route.length)} is on no link of this "
-                "router: give it an address of that network first, or correct the record"
-            )
-    if problems:
-        raise InputError(problems)
 
 
 def _conflicts(

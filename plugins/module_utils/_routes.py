@@ -572,12 +572,11 @@ def plan_delete(
     return Plan(delete=tuple(delete), conflicts=tuple(conflicts), present=len(ours))
 
 
-def check_links(plan: Plan, present: Iterable[KernelRoute]) -> None:
-    """Raise InputError with every next hop of PLAN that the kernel would refuse, as it is on no link of this host.
+def off_link(new: Sequence[Route], present: Iterable[KernelRoute]) -> list[str]:
+    """Return what is wrong with every next hop of NEW that the kernel would refuse, as it is on no link of this host.
 
     A next hop is on a link when the longest prefix among PRESENT and the new device routes that it is in has none.
     """
-    new = [*plan.add, *(route for route, _here in plan.replace)]
     links = {(route.dest, route.length): not route.via for route in new if route.type == "unicast"}
     for here in present:
         if here.kind == UNICAST:
@@ -587,12 +586,11 @@ def check_links(plan: Plan, present: Iterable[KernelRoute]) -> None:
     far = [
         route for route in new if route.via and not is_link_local(route.via) and not _linked(route.via, links, lengths)
     ]
-    if far:
-        raise InputError(
-            f"via {address_text(route.via)} of {prefix_text(route.dest, route.length)} is on no link of this router: "
-            "name an address of a network that it is in"
-            for route in far
-        )
+    return [
+        f"via {address_text(route.via)} of {prefix_text(route.dest, route.length)} is on no link of this router: give "
+        "it an address of that network first, or correct the record"
+        for route in far
+    ]
 
 
 def _linked(via: bytes, links: Mapping[tuple[bytes, int], bool], lengths: Sequence[int]) -> bool:

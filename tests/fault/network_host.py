@@ -37,7 +37,7 @@ Before=systemd-sysctl.service network-pre.target dualstack-lab-cable.service net
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-# As on a machine, and not in a container (systemd(1)): what is mounted here is mounted for units of their own namespace.
+# As on a machine that is no container: what is mounted here is mounted for units with a namespace of their own, too.
 ExecStart=/usr/bin/mount --make-rshared /
 ExecStart=/usr/local/sbin/fault-cable
 """

@@ -214,9 +214,12 @@ def test_everything_that_is_wrong_is_named_at_once_and_nothing_changes(change, k
     new = {"dest": "2001:db8:200:12::/64", "via": "2001:db8:100:1::12"}
     # The VRRP address is the other router's at the moment.
     options = {"own": ["2001:db8:100:1::fe/64"], "within": ["2001:db8:200::/48"], "state": "merged"}
-    with pytest.raises(DualStackError) as caught:
-        change(new, *records_of(pairs), check=check, **options)
-    lines = str(caught.value).splitlines()
+    told = outcome(lambda: change(new, *records_of(pairs), check=check, **options))
+    if check and kind == "links":  # an earlier task may be about to give the router its addresses
+        lines = told["warnings"]
+    else:
+        assert isinstance(told, str), told
+        lines = told.splitlines()
     for offender, words in offenders.items():
         assert [line for line in lines if offender in line and words in line], (offender, lines)
     assert not [line for line in lines if new["dest"] in line]
@@ -511,7 +514,7 @@ def test_what_is_looked_at_in_part_comes_out_as_what_is_looked_at_whole(change, 
         shutil.rmtree(tmp_path / "none", ignore_errors=True)
         assert done == whole, (known, config)
         assert (after, text) == (ours(), change.file.read_text())
-        assert told == whole or ("on no link" in told and "the kernel refused" in whole)
+        assert told == whole or ("on no link" in "".join(told["warnings"]) and "the kernel refused" in whole)
         known = config if isinstance(done, dict) else known
     assert quick > 10
 
