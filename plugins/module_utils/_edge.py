@@ -51,7 +51,7 @@ from ._routes import (
 
 DIRECTORY = "/etc/dualstack/routes.d"
 SEALS = "/run/dualstack/routes"
-_LISTED, _REFUSED = 100, 20
+LISTED, _REFUSED = 100, 20
 
 
 @dataclass(frozen=True)
@@ -127,20 +127,20 @@ def run(request: Request, check: bool = False) -> dict[str, object]:
         raise InputError([f"name {request.name!r} becomes a file name: use letters, digits, - and _"])
     within = Supernets.parse(request.within)
     if request.state == "rendered":
-        wanted = parse_routes(_records(request), request.metric)
+        wanted = parse_routes(given_records(request), request.metric)
         return {"changed": False, "rendered": [batch_line(route, request.scope) for route in wanted]}
     if request.state == "gathered":
-        host = _read_host(request)
+        host = read_host(request)
         ours = [here for here in host.present if _is_ours(here, request.scope, within)]
         return {"changed": False, "gathered": [record for here in ours for record in records(here, host.names)]}
     if check:
         return _change(request, within, check=True)
-    with _locked(request.directory):
+    with locked(request.directory):
         return _change(request, within)
 
 
 @contextlib.contextmanager
-def _locked(directory: str) -> Iterator[None]:
+def locked(directory: str) -> Iterator[None]:
     """Keep other runs out between the look at the routes and their last write."""
     os.makedirs(directory, exist_ok=True)
     handle = os.open(directory, os.O_RDONLY)
@@ -152,7 +152,7 @@ def _locked(directory: str) -> Iterator[None]:
 
 
 def _change(request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
-    host = _read_host(request)
+    host = read_host(request)
     mine = read_file(os.path.join(request.directory, f"{request.name}.batch"))
     sight = _sight(request, host, mine)
     seal = _edge_seal.load(_seal_path(request)) if sight else None
@@ -258,7 +258,7 @@ def _quick(request: Request, within: Supernets, host: Host, mine: FileState, kno
 def _full(request: Request, within: Supernets, host: Host, mine: FileState) -> Work:
     """Return the work that comes of a look at everything."""
     others = _read_others(request, mine)
-    wanted, repeated = _wanted(request, host)
+    wanted, repeated = wanted_routes(request, host)
     plan = _with_statics(request, _plan(request, host, others=others, wanted=wanted, within=within), wanted)
     number = len(wanted or ())
     if plan.conflicts:
@@ -305,7 +305,8 @@ def _seal_path(request: Request) -> str:
     return os.path.join(request.seals, f"{request.name}.json")
 
 
-def _records(request: Request) -> Iterable[tuple[str, Mapping[str, object]]]:
+def given_records(request: Request) -> Iterable[tuple[str, Mapping[str, object]]]:
+    """Return the records of REQUEST, each with its place for error texts."""
     if not request.src:
         return ((f"config[{number}]", record) for number, record in enumerate(request.config or ()))
     try:
@@ -320,11 +321,12 @@ def _read(stream: BinaryIO) -> Iterator[bytes]:
         yield from stream
 
 
-def _wanted(request: Request, host: Host) -> tuple[list[Route] | None, int]:
+def wanted_routes(request: Request, host: Host) -> tuple[list[Route] | None, int]:
+    """Return the routes that REQUEST names (None: deleted, without any), and how many of them it names again."""
     deleting = request.state == "deleted"
     if deleting and not request.src and request.config is None:
         return None, 0
-    return count_routes(_records(request), request.metric, host.own, host.indexes.keys(), deleting)
+    return count_routes(given_records(request), request.metric, host.own, host.indexes.keys(), deleting)
 
 
 def _plan(
@@ -359,7 +361,8 @@ def _with_statics(request: Request, plan: Plan, wanted: list[Route] | None) -> P
     return replace(plan, conflicts=(*told.values(), *kept))
 
 
-def _read_host(request: Request) -> Host:
+def read_host(request: Request) -> Host:
+    """Return what the host is like, with the addresses of others that REQUEST counts as its own."""
     problems, own = [], {address.address for address in _rtnetlink.addresses()}
     for text in request.own:
         try:
@@ -461,7 +464,7 @@ def _stats(plan: Plan, wanted: int) -> dict[str, int]:
 
 def _result(request: Request, host: Host, work: Work) -> dict[str, object]:
     plan, scope = work.plan, request.scope
-    most = _LISTED if request.return_routes == "counts" else sys.maxsize
+    most = LISTED if request.return_routes == "counts" else sys.maxsize
     lines = list(itertools.islice(commands(plan, scope, host.names), most))
     number = len(plan.add) + len(plan.replace) + len(plan.delete)
     if number > len(lines):
@@ -502,14 +505,15 @@ def _diff(scope: Scope, old: Sequence[str], new: Sequence[str], work: Work) -> l
     entries = []
     if old or new:
         label = f"routes of protocol {scope.protocol} in table {scope.table}"
-        entries.append(_entry(label, old, new))
+        entries.append(diff_entry(label, old, new))
     if work.before.content != work.after.content:
         sides = only_in(work.before.content or b"", work.after.content or b"")
         was, will = ([line.decode("utf-8", "replace") for line in lines] for lines in sides)
-        entries.append(_entry(work.before.path, was, will))
+        entries.append(diff_entry(work.before.path, was, will))
     return entries
 
 
-def _entry(label: str, old: Sequence[str], new: Sequence[str]) -> dict[str, str]:
+def diff_entry(label: str, old: Sequence[str], new: Sequence[str]) -> dict[str, str]:
+    """Return an entry of a diff, with the lines OLD and NEW in order."""
     text = ("".join(f"{line}\n" for line in sorted(old)), "".join(f"{line}\n" for line in sorted(new)))
     return {"before_header": label, "after_header": label, "before": text[0], "after": text[1]}

@@ -6,6 +6,7 @@ A daemon is one subclass of ``Provider``. That it did what it was told is believ
 
 from __future__ import annotations
 
+import abc
 import glob
 import os
 import re
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from . import _edge, _edge_found, _rtnetlink
 from ._command import run as run_command
@@ -68,7 +70,7 @@ class Change:
         return [line for dest, line in sorted(self.before.items()) if self.after.get(dest) != line]
 
 
-class Provider:
+class Provider(abc.ABC):
     """A routing daemon: where our lines stand, and what makes it read them."""
 
     name = ""
@@ -76,29 +78,29 @@ class Provider:
     protocol = 0  # rtm_protocol of its static routes in the kernel
     words = ""  # before the destination of a line
 
+    @abc.abstractmethod
     def line(self, route: Route) -> str:
         """Return ROUTE in the daemon's words."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def problems(self, lines: int) -> list[str]:
         """Return what of the daemon is in the way of a run that adds some and ends with LINES routes."""
-        raise NotImplementedError
 
     def gaps(self) -> list[str]:
         """Return what the configuration lacks for new routes; in check mode, an earlier task may be about to add it."""
         return []
 
+    @abc.abstractmethod
     def render(self, name: str, lines: Mapping[Dest, str]) -> str:
         """Return the text of our file with LINES; empty without any."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def edits(self, change: Change) -> list[tuple[FileState, FileState]]:
         """Return (before, after) of the files, beside our own, that CHANGE needs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def apply(self, change: Change, again: Sequence[str]) -> str:
         """Make the daemon do CHANGE, whose files are written, and the lines AGAIN; return its words if it refuses."""
-        raise NotImplementedError
 
     def is_behind(self) -> bool:
         """Return whether the daemon has not read our files as they are: a run was killed before it told the daemon."""
@@ -108,9 +110,9 @@ class Provider:
         """Return the lines of our file while CHANGE is under way, with which a killed run is taken up."""
         return change.after
 
+    @abc.abstractmethod
     def warnings(self, lines: int) -> list[str]:
         """Return what the operator should know of LINES routes with this daemon."""
-        raise NotImplementedError
 
     def path(self, directory: str, name: str) -> str:
         """Return the path of our file NAME."""
@@ -296,7 +298,7 @@ def run(request: Request, check: bool = False) -> dict[str, object]:
     warnings = _edge_found.check_networkd(check) if lasting else []
     kept = request.provider == "kernel"
     result = _edge.run(request, check) if kept else _run(PROVIDERS[request.provider], request, check)
-    return {**result, "warnings": warnings + list(result.get("warnings", ()))}  # type: ignore[call-overload]
+    return {**result, "warnings": [*warnings, *cast("list[str]", result.get("warnings", []))]}
 
 
 def _run(provider: Provider, request: Request, check: bool) -> dict[str, object]:
@@ -305,11 +307,11 @@ def _run(provider: Provider, request: Request, check: bool) -> dict[str, object]
     within = Supernets.parse(request.within)
     _check_shape(request)
     if request.state == "rendered":
-        wanted = parse_routes(_edge._records(request), request.metric)
+        wanted = parse_routes(_edge.given_records(request), request.metric)
         _check_types(wanted, provider)
         return {"changed": False, "rendered": [provider.line(route) for route in wanted]}
     if request.state == "gathered":
-        host = _edge._read_host(request)
+        host = _edge.read_host(request)
         held = set().union(*_stores(provider, request.directory).values())
         ours = [
             here for here in host.present if _is_its_own(here, provider, held) and (here.dest, here.length) in within
@@ -317,7 +319,7 @@ def _run(provider: Provider, request: Request, check: bool) -> dict[str, object]
         return {"changed": False, "gathered": [record for here in ours for record in records(here, host.names)]}
     if check:
         return _change(provider, request, within, check=True)
-    with _edge._locked(request.directory):
+    with _edge.locked(request.directory):
         return _change(provider, request, within)
 
 
@@ -342,8 +344,8 @@ def _check_types(wanted: Iterable[Route], provider: Provider) -> None:
 def _change(provider: Provider, request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
     stores = _stores(provider, request.directory)
     before = stores.get(request.name, {})
-    host = _edge._read_host(request)
-    wanted, _repeated = _edge._wanted(request, host)
+    host = _edge.read_host(request)
+    wanted, _repeated = _edge.wanted_routes(request, host)
     if wanted is not None and request.state != "deleted":
         _check_types(wanted, provider)
         check_within(wanted, within)
@@ -581,9 +583,9 @@ def _stats(change: Change, wanted: int, conflicts: int) -> dict[str, int]:
 def _result(request: Request, change: Change, stats: dict[str, int], again: Sequence[str]) -> dict[str, object]:
     lines = [f"add {line}" for line in change.added] + [f"remove {line}" for line in change.removed]
     lines += [] if lines else [f"tell it again: {what}" for what in again]
-    if request.return_routes == "counts" and len(lines) > _edge._LISTED:
-        rest = len(lines) - _edge._LISTED
-        lines = [*lines[: _edge._LISTED], f"# and {rest} more: return_routes changed lists them"]
+    if request.return_routes == "counts" and len(lines) > _edge.LISTED:
+        rest = len(lines) - _edge.LISTED
+        lines = [*lines[: _edge.LISTED], f"# and {rest} more: return_routes changed lists them"]
     before: dict[str, object] = {"count": len(change.before)}
     after: dict[str, object] = {"count": len(change.after)}
     if request.return_routes == "changed":
@@ -596,7 +598,7 @@ def _result(request: Request, change: Change, stats: dict[str, int], again: Sequ
 def _difference(was: FileState, will: FileState) -> dict[str, str]:
     old, new = ((state.content or b"").decode("utf-8", "replace").splitlines() for state in (was, will))
     kept = set(old) & set(new)
-    return _edge._entry(
+    return _edge.diff_entry(
         was.path, [line for line in old if line not in kept], [line for line in new if line not in kept]
     )
 

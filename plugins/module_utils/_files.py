@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 STORE = "/var/lib/dualstack"
 EDITED = "edited"
@@ -249,5 +250,5 @@ def unpacked(entry: Mapping[str, object]) -> FileState:
         int(str(entry["gid"])),
         # From JSON, a list of pairs, which the type of the entry cannot say.
         tuple((name, value) for name, value in entry.get("attributes", ())),  # type: ignore[attr-defined]
-        tuple(entry.get("missing", ())),  # type: ignore[arg-type]
+        tuple(cast("list[str]", entry.get("missing", []))),
     )

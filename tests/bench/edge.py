@@ -95,8 +95,8 @@ class Router:
     def __init__(self, host: lab.Scratch) -> None:
         self.host = host
         host.put_core()
-        host.run("tar", "-C", "/root", "-x", stdin=lab.packages("trixie", *PACKAGES))
-        host.run("sh", "-ec", "DEBIAN_FRONTEND=noninteractive dpkg -i /root/*.deb; systemctl stop bird frr")
+        host.install(*PACKAGES)
+        host.run("systemctl", "stop", "bird", "frr")
         host.run("sh", "-ec", "ip link add eth0 type veth peer name other; ip link set eth0 up; ip link set other up")
         host.run("ip", "address", "add", "2001:db9::1/64", "dev", "eth0", "nodad")
         with tempfile.TemporaryDirectory() as name:
@@ -307,9 +307,7 @@ def main() -> int:
         tasks(table, router)
         if not alone:
             peers(table, router)
-    target = ROOT / "build" / "bench" / "edge.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"rows": table.rows}, indent=1) + "\n")
+    table.save(ROOT / "build" / "bench" / "edge.json")
     return 1 if table.missed else 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from typing import Any
 
 
@@ -29,6 +31,11 @@ class Table:
         """Tell whether any limit is exceeded."""
         limited = [row for row in self.rows if row["value"] is not None and row["limit"] is not None]
         return any(row["value"] > row["limit"] for row in limited)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Write the lines to the JSON file PATH."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"rows": self.rows}, indent=1) + "\n")
 
     def markdown(self) -> str:
         """Return the lines as a table."""
