@@ -161,9 +161,11 @@ def _change(request: Request, within: Supernets, check: bool = False) -> dict[st
         same = seal.digest == sight.digest
         work = _nothing(seal, mine) if same else _quick(request, within, host, mine, (seal, sight))
     work = work or _full(request, within, host, mine)
-    made: list[bytes] = []
+    # Beyond some, another look at all routes costs less than the kernel's word for each.
+    few = len(_new(work.plan)) + len(work.plan.delete) <= 2 * _edge_seal.FEW
+    made: list[bytes] | None = [] if sight and few else None
     if not check and work.changes:
-        _carry_out(request.scope, host, work, made if sight else None)
+        _carry_out(request.scope, host, work, made)
     if not check and sight and not same:
         _remember(request, host, sight, work, made)
     # An earlier task may be about to give the router its addresses; otherwise the kernel is asked.
@@ -279,26 +281,47 @@ def _file(mine: FileState, content: bytes) -> FileState:
     return mine if content == (mine.content or b"") else FileState(mine.path, content or None, 0o644)
 
 
-def _remember(request: Request, host: Host, sight: Sight, work: Work, made: Sequence[bytes]) -> None:
+def _remember(request: Request, host: Host, sight: Sight, work: Work, made: Sequence[bytes] | None) -> None:
     """Leave what the next run finds when nothing else changes."""
-    plan, counts = work.plan, work.counts
-    added = len(plan.add) - len(plan.delete)
-    lost = [*plan.delete, *(here for _route, here in plan.replace)]
-    if len(lost) > 2 * _edge_seal.FEW or len(made) != len(plan.add) + len(plan.replace):
+    left = _left_of_all(request, host, work) if made is None else _left_by_few(host, work, made)
+    if left is None:
         return  # the next run looks at everything
-    near = host.near({here.dest for here in lost}) if work.near is None else work.near
-    gone = [host.messages[at] for at in near] if lost else []
-    gone = [body for body in gone if any(here in lost for here in _rtnetlink.parsed([body], table=host.table))]
-    if len(gone) != len(lost):
-        return
-    left = list(host.texts)
-    for text in _rtnetlink.lasting(gone):
-        del left[bisect.bisect_left(left, text)]
-    left = sorted(left + _rtnetlink.lasting(made))
+    counts, added = work.counts, len(work.plan.add) - len(work.plan.delete)
     unchanged = counts.wanted if request.state != "deleted" else 0
     after = replace(counts, present=counts.present + added, ours=counts.ours + added, unchanged=unchanged)
     now = replace(sight, file=_edge_seal.digest(work.after.content or b""), kernel=_rtnetlink.digest(left))
     _edge_seal.save(_seal_path(request), now, after)
+
+
+def _left_by_few(host: Host, work: Work, made: Sequence[bytes]) -> list[bytes] | None:
+    """Return the lasting messages of the kernel's routes after WORK, which MADE some; None if another changed them."""
+    lost = _lost(work.plan)
+    if len(made) != len(work.plan.add) + len(work.plan.replace):
+        return None
+    near = host.near({here.dest for here in lost}) if work.near is None else work.near
+    gone = [host.messages[at] for at in near] if lost else []
+    gone = [body for body in gone if any(here in lost for here in _rtnetlink.parsed([body], table=host.table))]
+    if len(gone) != len(lost):
+        return None
+    left = list(host.texts)
+    for text in _rtnetlink.lasting(gone):
+        del left[bisect.bisect_left(left, text)]
+    for text in _rtnetlink.lasting(made):
+        bisect.insort(left, text)
+    return left
+
+
+def _left_of_all(request: Request, host: Host, work: Work) -> list[bytes] | None:
+    """Return what ``_left_by_few`` does, by another look at the kernel's routes."""
+    left, before = _rtnetlink.lasting(_rtnetlink.dumped()), set(host.texts)
+    new = [text for text in left if text not in before]
+    expected = len(work.plan.add) + len(work.plan.replace)
+    alone = len(new) == expected and len(before) + expected - len(_lost(work.plan)) == len(left)
+    return left if alone and all(text[5] == request.scope.protocol for text in new) else None
+
+
+def _lost(plan: Plan) -> list[_rtnetlink.KernelRoute]:
+    return [*plan.delete, *(here for _route, here in plan.replace)]
 
 
 def _seal_path(request: Request) -> str:

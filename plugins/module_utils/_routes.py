@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import socket
@@ -20,7 +21,9 @@ KIND_NAMES = {UNICAST: "unicast", LOCAL: "local", 6: "blackhole", UNREACHABLE: "
 PROTOCOL_NAMES = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra"}
 _FIELDS = {"dest", "via", "dev", "type", "metric"}
 BAD = "\0"  # the key that no record has
+_AT_ONCE = 4096  # lines that are decoded together
 _HOST_BITS = [(1 << (128 - length)) - 1 for length in range(129)]
+_NO_HOST = bytes(8)
 _DIGITS, _HOST = set("0123456789abcdefABCDEF"), (1 << 64) - 1
 _HEADER = "# Written by dualstack.fleet.edge_routes; read at boot by: ip -6 -force -batch FILE"
 
@@ -122,19 +125,38 @@ def parse_address(text: str) -> bytes:
 
 def parse_json_lines(lines: Iterable[bytes], place: str) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Yield the records of the LINES of a JSON-lines file, each with its PLACE for error texts."""
-    decode = json.JSONDecoder().raw_decode
-    for number, line in enumerate(lines, 1):
-        text = line.decode("utf-8", "replace").strip()
-        if not text:
-            continue
-        try:
-            record, end = decode(text)
-        except ValueError as error:
-            record, end = error, 0
-        if not isinstance(record, dict) or end < len(text):
-            reason = str(record) if isinstance(record, ValueError) else f"{text} is not one object"
-            record = {BAD: f'{reason}: write one object a line, {{"dest": ..., "via": ...}}'}
-        yield f"{place}, line {number}", record
+    numbered = enumerate(lines, 1)
+    while part := list(itertools.islice(numbered, _AT_ONCE)):
+        records = _decoded([line for _number, line in part]) or map(_record, (line for _number, line in part))
+        for (number, _line), record in zip(part, records):
+            if record is not None:
+                yield f"{place}, line {number}", record
+
+
+def _decoded(lines: Sequence[bytes]) -> list[Mapping[str, object]]:
+    """Return the records of LINES where each line is one; empty where that takes a look at each of them."""
+    if any(not (line[:1] == b"{" and line[-2:] == b"}\n") for line in lines):
+        return []
+    try:
+        records = json.loads(b"[" + b",".join(lines) + b"]")
+    except ValueError:
+        return []
+    return records if len(records) == len(lines) and all(isinstance(record, dict) for record in records) else []
+
+
+def _record(line: bytes) -> Mapping[str, object] | None:
+    """Return the record of LINE; None where it is blank, and what is wrong with it under the key BAD."""
+    text = line.decode("utf-8", "replace").strip()
+    if not text:
+        return None
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        record = error
+    if isinstance(record, dict):
+        return record
+    reason = str(record) if isinstance(record, ValueError) else f"{text} is not one object"
+    return {BAD: f'{reason}: write one object a line, {{"dest": ..., "via": ...}}'}
 
 
 def parse_ranges(text: str, bits: int) -> dict[int, int]:
@@ -230,9 +252,11 @@ def count_routes(
     problems: list[str] = []
     found: dict[tuple[bytes, int], tuple[Route, str]] = {}
     repeated = 0
+    usable = 0 < metric < 1 << 32
     for place, record in records:
         try:
-            for route in _routes_of(record, metric, deleting):
+            usual = _usual(record, metric) if usable else None
+            for route in (usual,) if usual else _routes_of(record, metric, deleting):
                 if route.via in own or (devices is not None and route.dev and route.dev not in devices):
                     _check_host(route, own, devices, deleting)
                 key = (route.dest, route.length)
@@ -251,6 +275,22 @@ def count_routes(
     if problems:
         raise InputError(problems)
     return [route for route, _place in found.values()], repeated
+
+
+def _usual(record: Mapping[str, object], metric: int) -> Route | None:
+    """Return the route of a record that is like nearly all: a /64 and its next hop, both of 2000::/3. Others: None."""
+    if len(record) != 2 or "dest" not in record or "via" not in record:
+        return None
+    prefix, hop = str(record["dest"]), str(record["via"])
+    if not prefix.endswith("/64"):
+        return None
+    try:
+        dest, via = socket.inet_pton(socket.AF_INET6, prefix[:-3]), socket.inet_pton(socket.AF_INET6, hop)
+    except (OSError, ValueError):
+        return None
+    if dest[0] >> 5 == via[0] >> 5 == 1 and dest.endswith(_NO_HOST):
+        return Route(dest, 64, via, "", "unicast", metric)
+    return None
 
 
 def _routes_of(record: Mapping[str, object], metric: int, deleting: bool) -> list[Route]:
@@ -290,11 +330,6 @@ def _parse_route(record: Mapping[str, object], metric: int, deleting: bool) -> R
         via = parse_address(str(given[name])) if name in given else b""
     except ValueError as error:
         raise ValueError(f"{name} {given[name]} {error}") from None
-    if via and len(given) == 2 and 0 < metric < 1 << 32:  # dest and via, as in nearly all records
-        route = Route(dest, length, via, "", "unicast", metric)
-        if not deleting:
-            _check_shape(route)
-        return route
     kind = str(given.get("type", "unicast"))
     dev = str(given.get("dev", "lo" if kind == "local" else ""))
     number = metric
@@ -439,7 +474,8 @@ def edited(text: bytes, changes: Mapping[Key, str]) -> bytes:
     """Return TEXT, as ``Batch.render`` wrote it, with the line of each key in CHANGES put in, or taken out (empty)."""
     for key, line in changes.items():
         start, end = _place_of(text, key)
-        text = text[:start] + (f"{line}\n".encode() if line else b"") + text[end:]
+        whole = memoryview(text)  # whose parts are no copies
+        text = b"".join((whole[:start], f"{line}\n".encode() if line else b"", whole[end:]))
     return text
 
 

@@ -163,7 +163,7 @@ def positions(bodies: Sequence[bytes], dests: Collection[bytes]) -> list[int]:
     The kernel writes it there; whoever reads the messages found misses none if one day it does not.
     """
     wanted = {_DST_HEAD + dest for dest in dests}
-    return [at for at, body in enumerate(bodies) if body[20:40] in wanted or body[20:24] != _DST_HEAD]
+    return [at for at, body in enumerate(bodies) if body[20:40] in wanted or not body.startswith(_DST_HEAD, 20)]
 
 
 def lasting(bodies: Iterable[bytes]) -> list[bytes]:

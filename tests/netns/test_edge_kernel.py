@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import pathlib
@@ -230,28 +231,19 @@ def test_everything_that_is_wrong_is_named_at_once_and_nothing_changes(change, k
 
 def test_a_full_table_is_told_in_the_kernels_words_and_nothing_changes(change, monkeypatch):
     # No kernel since 4.17 counts routes against net.ipv6.route.max_size, so memory is short here by a stand-in.
-    real = _rtnetlink._answers
-
-    def full(link, buffer):
-        for kind, sequence, *rest in real(link, buffer):
-            short = kind == _rtnetlink.RTM_NEWROUTE and sequence > 150
-            yield (2, sequence, 0, struct.pack("=i", -12) + bytes(16)) if short else (kind, sequence, *rest)
-
     change(CLIENT)
     before, file = ours(), change.file.read_text()
     sent = []
     send = _rtnetlink.apply
 
     def apply(changes, made=None):
+        refused = send(changes, made)
         if not sent:
             sent.append(1)
-            monkeypatch.setattr(_rtnetlink, "_answers", full)
-            refused = send(changes, made)
-            monkeypatch.setattr(_rtnetlink, "_answers", real)
+            refused = [(at, os.strerror(errno.ENOMEM)) for at in range(150, len(changes))]
             # What was refused is not there.
             send([changes[at]._replace(action="delete") for at, _words in refused])
-            return refused
-        return send(changes, made)
+        return refused
 
     monkeypatch.setattr(_rtnetlink, "apply", apply)
     with pytest.raises(DualStackError, match="Cannot allocate memory") as caught:
@@ -389,6 +381,39 @@ def test_what_was_found_unchanged_is_not_looked_at_again(change, looked):
     before = len(looked)
     assert change(CLIENT, AGGREGATE) == first
     assert len(looked) == before
+
+
+@pytest.mark.parametrize("number", [3, 40])
+def test_what_a_run_changed_is_not_looked_at_again(change, looked, number):
+    bounds = {"state": "overridden", "within": ["2001:db8:200::/48"], "max_delete": "100%"}
+    ip("route add 2001:db8:99::/64 dev eth0 proto 9 expires 600")
+    for shift, numbers in ((0, range(number)), (1, range(number)), (1, range(1))):
+        assert change(*machines(numbers, shift), **bounds)["changed"]
+        before = len(looked)
+        again = change(*machines(numbers, shift), **bounds)
+        assert (again["changed"], again["stats"]["unchanged"]) == (False, len(numbers))
+        assert len(looked) == before
+
+
+@pytest.mark.parametrize("number", [3, 40])
+@pytest.mark.parametrize(
+    "words", ["add 2001:db8:200:2::/64 via 2001:db8:100:1::9 proto 4 metric 7", "del 2001:db8:200:2::/64"]
+)
+def test_what_another_program_changes_during_a_run_is_seen_by_the_next(change, monkeypatch, number, words):
+    real = _edge._carry_out
+
+    def disturbed(*given):
+        real(*given)
+        ip(f"route {words}")
+
+    monkeypatch.setattr(_edge, "_carry_out", disturbed)
+    change(*machines(range(number)))
+    monkeypatch.undo()
+    if "proto 4" in words:
+        with pytest.raises(DualStackError, match="has a route of protocol static"):
+            change(*machines(range(number)))
+    else:
+        assert change(*machines(range(number)))["stats"]["added"] == 1
 
 
 @pytest.mark.parametrize(
