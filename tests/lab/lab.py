@@ -369,12 +369,14 @@ def packages(suite: str, *names: str) -> bytes:
             " done; cd /var/cache/apt/archives; tar -c *.deb"
         )
         # The host's own network: the lab's has no way out.
-        store.write_bytes(
-            podman(
-                *engine_flags(), "run", "--rm", "--network=host", *LIMITS, image_name(suite),
-                "sh", "-ec", script, "fetch", *names,
-            ).stdout
+        fetched = podman(
+            *engine_flags(), "run", "--rm", "--network=host", *LIMITS, image_name(suite),
+            "sh", "-ec", script, "fetch", *names,
         )  # fmt: skip
+        # At once, as another test may be about to read it.
+        part = store.with_suffix(f".{os.getpid()}")
+        part.write_bytes(fetched.stdout)
+        part.replace(store)
     return store.read_bytes()
 
 
