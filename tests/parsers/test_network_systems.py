@@ -89,14 +89,40 @@ def test_vyos_renders_the_routes():
 
 
 def test_ios_renders_the_routes():
-    config = resource_config([*ROUTES, {"dest": "2001:db8:300::/64", "via": "fe80::7", "dev": "Vlan7"}], "ios")
+    more = [{"dest": "2001:db8:300::/64", "via": "fe80::7"}, {"dest": "2001:db8:100:1::14/128"}]
+    config = resource_config([*ROUTES, *({**route, "dev": "Vlan7"} for route in more)], "ios")
     assert sorted(call("ios", config=config, state="rendered")["rendered"]) == [
+        "ipv6 route 2001:DB8:100:1::14/128 Vlan7",
         "ipv6 route 2001:DB8:200:11::/64 2001:DB8:100:1::C:11",
         "ipv6 route 2001:DB8:200:2A::/64 2001:DB8:100:1::C:7",
         "ipv6 route 2001:DB8:200::/48 Null0",
         "ipv6 route 2001:DB8:300::/64 Vlan7 FE80::7",
         "ipv6 route ::/0 2001:DB8:A::1",
     ]
+
+
+# Before it renders an interface, the module asks the router for its version, so here it only takes the arguments.
+VALIDATE = """
+import json, sys
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.vyos.vyos.plugins.module_utils.network.vyos.argspec.static_routes.static_routes import (
+    Static_routesArgs,
+)
+print(ArgumentSpecValidator(Static_routesArgs.argument_spec).validate(json.load(sys.stdin)).error_messages)
+"""
+
+
+def test_vyos_takes_an_interface_as_the_next_hop():
+    config = resource_config([{"dest": "2001:db8:100:1::14/128", "dev": "eth1"}], "vyos")
+    assert config[0]["address_families"][0]["routes"] == [
+        {"dest": "2001:db8:100:1::14/128", "next_hops": [{"interface": "eth1"}]}
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(STORE)}
+    for key, problems in ("interface", "[]\n"), ("iface", "iface"):
+        text = json.dumps({"config": config}).replace('"interface"', f'"{key}"')
+        command = [sys.executable, "-c", VALIDATE]
+        done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True, check=True)
+        assert problems in done.stdout
 
 
 @pytest.mark.parametrize("system", sorted(MODULES))

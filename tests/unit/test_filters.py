@@ -133,3 +133,16 @@ def test_routes_are_put_in_few_words():
     ]
     with pytest.raises(AnsibleFilterError, match="2001:db8::x"):
         call("delegated_routes", [{**hosts[0], "next_hop": "2001:db8::x"}], "", True)
+
+
+def test_the_routes_of_a_plan_become_the_configuration_of_another_system():
+    hosts = [{"delegated_prefix": f"2001:db8:200:{n}::/64", "next_hop": f"2001:db8:100:1::c:{n}"} for n in (7, 8)]
+    expected = [
+        {"dest": f"2001:db8:200:{n}::/64", "next_hops": [{"forward_router_address": f"2001:db8:100:1::c:{n}"}]}
+        for n in (7, 8)
+    ]
+    for compact in (False, True):
+        (config,) = call("resource_routes", call("delegated_routes", hosts, "", compact), "vyos")
+        assert config == {"address_families": [{"afi": "ipv6", "routes": expected}]}
+    with pytest.raises(AnsibleFilterError, match=r"resource_routes: .*'junos' is not known"):
+        call("resource_routes", [], "junos")

@@ -266,6 +266,22 @@ def test_ranges_are_the_routes_that_they_number():
         "2001:db8:200:12::/64": "2001:db8:100:1::c:11",
     }
     assert {route.dev for route in routes} == {"eth0", ""}
+    # The module gives what is not asked for as None.
+    pool = {"type": None, "metric": None, **POOL}
+    assert wanted({**pool, "ranges": None}) == wanted(POOL)
+    assert [route.metric for route in wanted({**pool, "metric": 7, "ranges": "1-2"}, {**pool, "ranges": "3"})] == [
+        7,
+        7,
+        1024,
+    ]
+
+
+@pytest.mark.parametrize("via", ["", "2001:db8:100:1:ffff:ffff:ffff:fffe"])
+def test_of_ranges_to_delete_only_the_destinations_count(via):
+    record = {**POOL, "via": via, "ranges": "7-9"}
+    assert [prefix_text(route.dest, route.length) for route in wanted(record, deleting=True)] == [
+        f"2001:db8:200:{number}::/64" for number in (7, 8, 9)
+    ]
 
 
 @pytest.mark.parametrize(
