@@ -33,19 +33,19 @@ from ._routes import (
     batch_line,
     batch_lines,
     check_deletions,
-    check_within,
     commands,
-    count_routes,
     edited,
     inverse,
     kernel_changes,
     off_link,
+    outside,
     parse_address,
     parse_json_lines,
     parse_routes,
     plan_delete,
     plan_merge,
     present_text,
+    read_routes,
     records,
 )
 
@@ -160,7 +160,7 @@ def _change(request: Request, within: Supernets, check: bool = False) -> dict[st
     if sight and seal and seal.fits(sight):
         same = seal.digest == sight.digest
         work = _nothing(seal, mine) if same else _quick(request, within, host, mine, (seal, sight))
-    work = work or _full(request, within, host, mine)
+    work = work or _full(request, within, host, mine, check)
     # Beyond some, another look at all routes costs less than the kernel's word for each.
     few = len(_new(work.plan)) + len(work.plan.delete) <= 2 * _edge_seal.FEW
     made: list[bytes] | None = [] if sight and few else None
@@ -169,8 +169,7 @@ def _change(request: Request, within: Supernets, check: bool = False) -> dict[st
     if not check and sight and not same:
         _remember(request, host, sight, work, made)
     # An earlier task may be about to give the router its addresses; otherwise the kernel is asked.
-    asked = _new(work.plan) if check and request.scope.table == _rtnetlink.TABLE_MAIN else []
-    return {**_result(request, host, work), "warnings": off_link(asked, host.present) if asked else []}
+    return {**_result(request, host, work), "warnings": _far(request, host, work.plan) if check else []}
 
 
 def _nothing(seal: Seal, mine: FileState) -> Work:
@@ -219,13 +218,19 @@ def _quick(request: Request, within: Supernets, host: Host, mine: FileState, kno
     try:
         less, more = _edge_seal.differing(seal.wish, sight.wish)
         old = parse_routes((("", record) for record in less), request.metric)
-        new, repeated = count_routes((("", record) for record in more), request.metric, host.own, host.indexes.keys())
-        check_within(new, within)
+        given = (("", record) for record in more)
+        new, repeated, wrong = read_routes(given, request.metric, host.own, host.indexes.keys())
     except (DualStackError, ValueError):
         return None  # the look at everything says what is wrong, and where
     was, will = ({(route.dest, route.length) for route in routes} for routes in (old, new))
     both = was | will
-    if repeated or len(both) > 2 * _edge_seal.FEW or any(not length for _dest, length in both):
+    if (
+        wrong
+        or repeated
+        or outside(new, within)
+        or len(both) > 2 * _edge_seal.FEW
+        or any(not length for _dest, length in both)
+    ):
         return None
     near = host.near({dest for dest, _length in both})
     messages = (host.messages[at] for at in near)
@@ -257,14 +262,15 @@ def _quick(request: Request, within: Supernets, host: Host, mine: FileState, kno
     return Work(plan, replace(seal.counts, wanted=wanted), mine, after, near)
 
 
-def _full(request: Request, within: Supernets, host: Host, mine: FileState) -> Work:
+def _full(request: Request, within: Supernets, host: Host, mine: FileState, check: bool) -> Work:
     """Return the work that comes of a look at everything."""
     others = _read_others(request, mine)
-    wanted, repeated = wanted_routes(request, host)
+    wanted, repeated, wrong = wanted_routes(request, host, within)
     plan = _with_statics(request, _plan(request, host, others=others, wanted=wanted, within=within), wanted)
     number = len(wanted or ())
-    if plan.conflicts:
-        raise DualStackError("\n".join(plan.conflicts), conflicts=list(plan.conflicts), stats=_stats(plan, number))
+    if wrong or plan.conflicts:
+        far, told = [] if check else _far(request, host, plan), list(plan.conflicts)
+        raise InputError([*wrong, *told, *far], conflicts=told, stats=_stats(plan, number))
     if request.state == "overridden" or wanted is None:
         check_deletions(plan, request.max_delete)
     after = mine
@@ -344,12 +350,14 @@ def _read(stream: BinaryIO) -> Iterator[bytes]:
         yield from stream
 
 
-def wanted_routes(request: Request, host: Host) -> tuple[list[Route] | None, int]:
-    """Return the routes that REQUEST names (None: deleted, without any), and how many of them it names again."""
+def wanted_routes(request: Request, host: Host, within: Supernets) -> tuple[list[Route] | None, int, list[str]]:
+    """Return the routes that REQUEST names (None: deleted, without any), how many again, and all that is wrong."""
     deleting = request.state == "deleted"
     if deleting and not request.src and request.config is None:
-        return None, 0
-    return count_routes(given_records(request), request.metric, host.own, host.indexes.keys(), deleting)
+        return None, 0, []
+    given = given_records(request)
+    wanted, repeated, wrong = read_routes(given, request.metric, host.own, host.indexes.keys(), deleting)
+    return wanted, repeated, wrong if deleting else [*wrong, *outside(wanted, within)]
 
 
 def _plan(
@@ -363,7 +371,6 @@ def _plan(
     if request.state == "deleted" or wanted is None:
         return plan_delete(wanted, host.present, request.scope, others, within)
     exact = request.state == "overridden"
-    check_within(wanted, within)
     return plan_merge(
         wanted,
         host.present,
@@ -521,6 +528,12 @@ def _result(request: Request, host: Host, work: Work) -> dict[str, object]:
 
 def _new(plan: Plan) -> list[Route]:
     return [*plan.add, *(route for route, _here in plan.replace)]
+
+
+def _far(request: Request, host: Host, plan: Plan) -> list[str]:
+    """Return what is wrong with every new next hop that is on no link of this host."""
+    new = _new(plan) if request.scope.table == _rtnetlink.TABLE_MAIN else []
+    return off_link(new, host.present) if new else []
 
 
 def _diff(scope: Scope, old: Sequence[str], new: Sequence[str], work: Work) -> list[dict[str, str]]:

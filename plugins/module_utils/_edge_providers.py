@@ -33,7 +33,6 @@ from ._routes import (
     Supernets,
     address_text,
     check_deletions,
-    check_within,
     off_link,
     parse_prefix,
     parse_routes,
@@ -308,7 +307,9 @@ def _run(provider: Provider, request: Request, check: bool) -> dict[str, object]
     _check_shape(request)
     if request.state == "rendered":
         wanted = parse_routes(_edge.given_records(request), request.metric)
-        _check_types(wanted, provider)
+        wrong = _of_other_types(wanted, provider)
+        if wrong:
+            raise InputError(wrong)
         return {"changed": False, "rendered": [provider.line(route) for route in wanted]}
     if request.state == "gathered":
         host = _edge.read_host(request)
@@ -335,29 +336,28 @@ def _check_shape(request: Request) -> None:
         raise InputError(problems)
 
 
-def _check_types(wanted: Iterable[Route], provider: Provider) -> None:
+def _of_other_types(wanted: Iterable[Route], provider: Provider) -> list[str]:
     local = [route for route in wanted if route.type not in ("unicast", "unreachable")]
-    if local:
-        raise InputError(f"{route}: no route of {provider.title}: use provider kernel" for route in local)
+    return [f"{route}: no route of {provider.title}: use provider kernel" for route in local]
 
 
 def _change(provider: Provider, request: Request, within: Supernets, check: bool = False) -> dict[str, object]:
     stores = _stores(provider, request.directory)
     before = stores.get(request.name, {})
     host = _edge.read_host(request)
-    wanted, _repeated = _edge.wanted_routes(request, host)
-    if wanted is not None and request.state != "deleted":
-        _check_types(wanted, provider)
-        check_within(wanted, within)
+    wanted, _repeated, wrong = _edge.wanted_routes(request, host, within)
+    if request.state != "deleted":
+        wrong += _of_other_types(wanted or (), provider)
     change = Change(request.name, before, _after(provider, request, before, wanted, within), _kept(request, wanted))
     others = {name: lines for name, lines in stores.items() if name != request.name}
     # A daemon would keep a route whose next hop is on no link back in silence.
     gaps = [*(provider.gaps() if change.added else []), *off_link(change.wanted, host.present)]
-    _check_daemon(provider, change, len(change.after) + sum(map(len, others.values())), [] if check else gaps)
+    lines = len(change.after) + sum(map(len, others.values())) if change.added else 0
+    wrong += [*provider.problems(lines), *([] if check else gaps)]
     told = _conflicts(provider, request, host, wanted or [], {request.name: before, **others})
     stats = _stats(change, len(wanted or ()), len(told))
-    if told:
-        raise DualStackError("\n".join(told), conflicts=told, stats=stats)
+    if wrong or told:
+        raise InputError([*wrong, *told], conflicts=told, stats=stats)
     if request.state == "overridden" or wanted is None:
         _check_deletions(provider, request, change, within)
     mine = read_file(provider.path(request.directory, request.name))
@@ -371,13 +371,6 @@ def _change(provider: Provider, request: Request, within: Supernets, check: bool
     result = _result(request, change, stats, again or lacking)
     result.update(changed=bool(files or lacking), warnings=[*gaps, *provider.warnings(len(change.after))])
     return {**result, "diff": [_difference(was, will) for was, will in files]} if request.diff else result
-
-
-def _check_daemon(provider: Provider, change: Change, lines: int, gaps: Sequence[str]) -> None:
-    """Raise with GAPS and all else that is in the way of the daemon's doing CHANGE."""
-    problems = [*provider.problems(lines if change.added else 0), *gaps]
-    if problems:
-        raise DualStackError("\n".join(problems))
 
 
 def _check_deletions(provider: Provider, request: Request, change: Change, within: Supernets) -> None:

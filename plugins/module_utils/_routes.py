@@ -238,17 +238,20 @@ def parse_routes(
 
     OWN are this router's addresses; DEVICES its interfaces (None: not known). DELETING needs only destinations.
     """
-    return count_routes(records, metric, own, devices, deleting)[0]
+    routes, _repeated, problems = read_routes(records, metric, own, devices, deleting)
+    if problems:
+        raise InputError(problems)
+    return routes
 
 
-def count_routes(
+def read_routes(
     records: Iterable[tuple[str, Mapping[str, object]]],
     metric: int = 1024,
     own: Collection[bytes] = (),
     devices: Collection[str] | None = None,
     deleting: bool = False,
-) -> tuple[list[Route], int]:
-    """Return what ``parse_routes`` does, and how many times a route was named again."""
+) -> tuple[list[Route], int, list[str]]:
+    """Return what ``parse_routes`` does, how many times a route was named again, and every problem of every record."""
     problems: list[str] = []
     found: dict[tuple[bytes, int], tuple[Route, str]] = {}
     repeated = 0
@@ -272,9 +275,7 @@ def count_routes(
                     )
         except ValueError as error:
             problems.append(f"{place}: {error}")
-    if problems:
-        raise InputError(problems)
-    return [route for route, _place in found.values()], repeated
+    return [route for route, _place in found.values()], repeated, problems
 
 
 def _usual(record: Mapping[str, object], metric: int) -> Route | None:
@@ -430,14 +431,13 @@ class Supernets:
         return any(length >= size and value >> (128 - size) == network for network, size in self.networks)
 
 
-def check_within(wanted: Iterable[Route], within: Supernets) -> None:
-    """Raise InputError with every wanted destination outside WITHIN."""
-    outside = [route for route in wanted if (route.dest, route.length) not in within]
-    if outside:
-        raise InputError(
-            f"{prefix_text(route.dest, route.length)} is outside within: correct the route, or add its supernet"
-            for route in outside
-        )
+def outside(wanted: Iterable[Route], within: Supernets) -> list[str]:
+    """Return what is wrong with every wanted destination outside WITHIN."""
+    return [
+        f"{prefix_text(route.dest, route.length)} is outside within: correct the route, or add its supernet"
+        for route in wanted
+        if (route.dest, route.length) not in within
+    ]
 
 
 @dataclass(frozen=True)

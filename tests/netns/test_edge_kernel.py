@@ -204,6 +204,12 @@ FOREIGN = (
 )
 
 
+WRONG["all"] = (
+    [pair for pairs, _offenders in WRONG.values() for pair in pairs],
+    {offender: words for _pairs, offenders in WRONG.values() for offender, words in offenders.items()},
+)
+
+
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("kind", sorted(WRONG))
 def test_everything_that_is_wrong_is_named_at_once_and_nothing_changes(change, kind, check):
@@ -221,6 +227,8 @@ def test_everything_that_is_wrong_is_named_at_once_and_nothing_changes(change, k
     else:
         assert isinstance(told, str), told
         lines = told.splitlines()
+    if check and kind == "all":
+        offenders = {offender: words for offender, words in offenders.items() if offender not in WRONG["links"][1]}
     for offender, words in offenders.items():
         assert [line for line in lines if offender in line and words in line], (offender, lines)
     assert not [line for line in lines if new["dest"] in line]

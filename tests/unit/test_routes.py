@@ -16,12 +16,12 @@ from module_utils._routes import (
     address_text,
     batch_line,
     check_deletions,
-    check_within,
     commands,
     compacted,
     edited,
     inverse,
     kernel_changes,
+    outside,
     parse_json_lines,
     parse_prefix,
     parse_ranges,
@@ -182,8 +182,9 @@ def test_overridden_moves_our_route_to_the_wanted_metric():
 
 def test_routes_outside_the_bounds_are_refused():
     within = Supernets.parse(["2001:db8:300::/48", "2001:db8:400::/48"])
-    with pytest.raises(InputError, match="outside within"):
-        check_within(wanted(CLIENT), within)
+    inside = {"dest": "2001:db8:300:1::/64", "type": "unreachable"}
+    (problem,) = outside(wanted(CLIENT, inside), within)
+    assert problem.startswith("2001:db8:200:11::/64 is outside within")
     with pytest.raises(InputError) as caught:
         Supernets.parse(["2001:db8::1/48", "x"])
     assert len(caught.value.problems) == 2
