@@ -142,7 +142,7 @@ class EdgeHost:
         """Wait until the kernel has exactly the routes WANTED, and return what it has then or at the end."""
         number = PROTOCOLS[self.kind.provider]
         ask = f"ip -N -6 route show proto {number} | sed 's/ nhid [0-9]*//' | sort"
-        self.host.put({"/root/wanted": wanted + "\n"})
+        self.host.put({"/root/wanted": f"{wanted}\n" if wanted else ""})
         self.host.scratch.run(
             "timeout", str(seconds), "sh", "-c", f"until {ask} | cmp -s - /root/wanted; do :; done", check=False
         )

@@ -7,8 +7,10 @@ KINDS = [
     Kind("trixie", "ifupdown", "kernel"),
     Kind("bookworm", "ifupdown", "kernel"),
     Kind("trixie", "networkd", "kernel"),
+    Kind("bookworm", "networkd", "kernel"),
     Kind("trixie", "ifupdown", "bird"),
     Kind("bookworm", "ifupdown", "bird"),
+    Kind("trixie", "networkd", "bird"),
     Kind("trixie", "ifupdown", "frr"),
     Kind("bookworm", "ifupdown", "frr"),
 ]
@@ -19,6 +21,8 @@ CONFIG = [
     {"dest": "2001:db8:210::/48", "type": "unreachable"},
 ]
 CHANGED = {**CONFIG[0], "via": "2001:db8:100:1::21"}
+# More than systemd-networkd takes of its own.
+MANY = {"dest": "2001:db8:220::/48", "via": "2001:db8:100:1::", "ranges": "100-2fff"}
 RESTART = {"ifupdown": "systemctl restart networking", "networkd": "systemctl restart systemd-networkd"}
 FLAP = "ip link set eth0 down; ip link set eth0 up"
 # The kernel keeps such addresses over a flap, though not the routes.
@@ -31,6 +35,8 @@ EVENTS = {
     " ip link set else0 down; ip link set else0 name eth0; ip link set eth0 up",
 }
 MANAGER = {"networkd": {"the network configured anew": "networkctl reconfigure eth0"}}
+# The running systemd-networkd does not know yet that it shall leave routes alone.
+FIRST = {"networkd": {"the network configured anew before its restart": "networkctl reconfigure eth0"}}
 DAEMON = {
     "kernel": {
         "a route of ours removed by hand": "ip -6 route del 2001:db8:200:11::/64",
@@ -45,9 +51,9 @@ DAEMON = {
 }
 
 
-def only(*providers):
-    """Run a test for the routers of PROVIDERS alone."""
-    kinds = [kind for kind in KINDS if kind.provider in providers]
+def only(*words):
+    """Run a test for the routers with one of WORDS, a provider or who configures the network, alone."""
+    kinds = [kind for kind in KINDS if {kind.provider, kind.network} & {*words}]
     return pytest.mark.parametrize("router", kinds, indirect=True, ids=lambda kind: kind.name, scope="module")
 
 
@@ -69,8 +75,6 @@ def installed(router):
         router.role("--check")
         assert router.tree() == router.before
         router.role()
-    elif router.kind.network == "networkd":
-        raise AssertionError("a router without the role needs the guard against systemd-networkd by hand")
     config = wanted_of(router)
     told = router.routes(*config, check=True)
     done = router.routes(*config)
@@ -83,6 +87,18 @@ def installed(router):
 
 def foreign(router):
     return FOREIGN.partition(" ")[0] in router.sh("ip -6 route show")
+
+
+@only("networkd")
+def test_a_networkd_that_would_remove_the_routes_is_refused(router):
+    dest, before = CONFIG[0]["dest"], router.present()
+    router.sh(f"ip -6 route add {dest} via {CONFIG[0]['via']} proto 250; {RESTART['networkd']}")
+    router.sh(f"timeout 30 sh -c 'while ip -6 route show {dest} | grep -q .; do :; done'")
+    told = router.routes(*CONFIG)
+    assert "systemd-networkd runs here and removes routes that it did not make" in told["error"]
+    assert "[Network] and ManageForeignRoutes=no to /etc/systemd/networkd.conf.d/60-dualstack.conf" in told["error"]
+    assert router.wait(before) == before
+    assert router.tree() == router.before
 
 
 def test_the_routes_are_installed_beside_those_of_the_site(router, installed):
@@ -201,7 +217,12 @@ def test_a_run_killed_before_its_daemon_knows_is_taken_up_by_the_next(router, in
 
 
 def test_the_routes_are_back_after_each_event(router, installed, survived):
-    events = {**EVENTS, **DAEMON[router.kind.provider], **MANAGER.get(router.kind.network, {})}
+    events = {
+        **FIRST.get(router.kind.network, {}),
+        **EVENTS,
+        **DAEMON[router.kind.provider],
+        **MANAGER.get(router.kind.network, {}),
+    }
     for name, script in events.items():
         router.sh(script.replace("@RESTART@", RESTART[router.kind.network]))
         assert router.wait(installed) == installed, name
@@ -219,6 +240,23 @@ def test_the_routes_are_back_after_a_boot(router, installed, survived):
         loaded = int(router.sh(f"{show} ActiveEnterTimestampMonotonic dualstack-routes"))
         assert 0 < loaded < int(router.sh(f"{show} ExecMainStartTimestampMonotonic keepalived"))
     survived(router.kind, "routes: power cut")
+
+
+@only("networkd")
+def test_more_routes_than_networkd_takes_are_kept(router, installed, survived):
+    before = router.tree()
+    assert router.routes(MANY)["stats"]["added"] == 12_032
+    many = router.present()
+    for name, script in {"a restart of the network": RESTART["networkd"], **MANAGER["networkd"]}.items():
+        router.sh(script)
+        assert router.wait(many) == many, name
+        survived(router.kind, f"twelve thousand routes: {name}")
+    router.host.boot()
+    assert router.wait(many) == many
+    survived(router.kind, "twelve thousand routes: power cut")
+    assert router.routes(MANY, state="deleted")["stats"]["deleted"] == 12_032
+    assert router.present() == installed
+    assert router.tree() == before
 
 
 def test_the_way_back_leaves_the_host_byte_for_byte(router, installed):
