@@ -83,6 +83,8 @@ class Host:
     table: int
     indexes: Mapping[str, int]
     own: frozenset[bytes]
+    parts: list[bytes] = field(default_factory=list)
+    """What the digest of ``texts`` is made of."""
 
     @cached_property
     def present(self) -> list[_rtnetlink.KernelRoute]:
@@ -99,9 +101,9 @@ class Host:
         """Interface names by index."""
         return {index: name for name, index in self.indexes.items()}
 
-    def near(self, dests: Collection[bytes]) -> list[int]:
-        """Return which messages are of routes to DESTS, and those of which that is not seen at once."""
-        return _rtnetlink.positions(self.messages, dests)
+    def near(self, dests: Collection[bytes]) -> list[bytes]:
+        """Return the messages of routes to DESTS, and those of which that is not seen at once."""
+        return _rtnetlink.about(self.texts, dests)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,6 @@ class Work:
     counts: Counts
     before: FileState
     after: FileState
-    near: Sequence[int] | None = None
-    """Where among the host's messages those of what goes are; None: not known."""
 
     @property
     def changes(self) -> bool:
@@ -200,7 +200,7 @@ def _sight(request: Request, host: Host, mine: FileState) -> Sight | None:
     return Sight(
         around_digest,
         _edge_seal.digest(mine.content or b""),
-        _rtnetlink.digest(host.texts),
+        _rtnetlink.digest(host.texts, parts=host.parts),
         _edge_seal.digest(wish),
         wish,
     )
@@ -232,9 +232,9 @@ def _quick(request: Request, within: Supernets, host: Host, mine: FileState, kno
         or any(not length for _dest, length in both)
     ):
         return None
-    near = host.near({dest for dest, _length in both})
-    messages = (host.messages[at] for at in near)
-    there = [here for here in _rtnetlink.parsed(messages, table=host.table) if (here.dest, here.length) in both]
+    near = _rtnetlink.parsed(host.near({dest for dest, _length in both}), table=host.table)
+    # In the kernel's order, as whoever looks at everything finds them.
+    there = sorted((here for here in near if (here.dest, here.length) in both), key=_by_prefix)
     # A route of ours for which nothing gone asked is another record's, or left of an earlier run.
     if any(here.protocol == request.scope.protocol and (here.dest, here.length) not in was for here in there):
         return None
@@ -259,7 +259,11 @@ def _quick(request: Request, within: Supernets, host: Host, mine: FileState, kno
     if request.persist:
         lines = {(request.scope.table, *key): "" for key in was if exact}
         after = _file(mine, edited(mine.content or b"", {**lines, **batch_lines(new, request.scope)}))
-    return Work(plan, replace(seal.counts, wanted=wanted), mine, after, near)
+    return Work(plan, replace(seal.counts, wanted=wanted), mine, after)
+
+
+def _by_prefix(here: _rtnetlink.KernelRoute) -> tuple[bytes, int, int]:
+    return here.dest, here.length, here.metric
 
 
 def _full(request: Request, within: Supernets, host: Host, mine: FileState, check: bool) -> Work:
@@ -295,7 +299,8 @@ def _remember(request: Request, host: Host, sight: Sight, work: Work, made: Sequ
     counts, added = work.counts, len(work.plan.add) - len(work.plan.delete)
     unchanged = counts.wanted if request.state != "deleted" else 0
     after = replace(counts, present=counts.present + added, ours=counts.ours + added, unchanged=unchanged)
-    now = replace(sight, file=_edge_seal.digest(work.after.content or b""), kernel=_rtnetlink.digest(left))
+    kernel = _rtnetlink.digest(left, host.texts, host.parts)
+    now = replace(sight, file=_edge_seal.digest(work.after.content or b""), kernel=kernel)
     _edge_seal.save(_seal_path(request), now, after)
 
 
@@ -304,13 +309,12 @@ def _left_by_few(host: Host, work: Work, made: Sequence[bytes]) -> list[bytes] |
     lost = _lost(work.plan)
     if len(made) != len(work.plan.add) + len(work.plan.replace):
         return None
-    near = host.near({here.dest for here in lost}) if work.near is None else work.near
-    gone = [host.messages[at] for at in near] if lost else []
-    gone = [body for body in gone if any(here in lost for here in _rtnetlink.parsed([body], table=host.table))]
+    near = host.near({here.dest for here in lost})
+    gone = [text for text in near if any(here in lost for here in _rtnetlink.parsed([text], table=host.table))]
     if len(gone) != len(lost):
         return None
     left = list(host.texts)
-    for text in _rtnetlink.lasting(gone):
+    for text in gone:
         del left[bisect.bisect_left(left, text)]
     for text in _rtnetlink.lasting(made):
         bisect.insort(left, text)

@@ -6,6 +6,7 @@ Numbers, never names: what iproute2 prints for a protocol depends on files that 
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import os
 import socket
@@ -43,6 +44,7 @@ _RTA_CACHEINFO = 12
 _EXPIRING = (2, 9)  # RTPROT_KERNEL and RTPROT_RA: their routes may have a lifetime
 _CLONED = 0x200
 _LONGEST = 1 << 18  # what one recv(2) may return; a new buffer for each would cost more than the call
+_PER_PART = 4096  # messages that are digested together
 _PER_SEND = 128  # their answers fit into a socket's usual buffer
 
 _HEADER = struct.Struct("=IHHII")
@@ -50,6 +52,8 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _ADDRESS = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _DST_HEAD = _ATTRIBUTE.pack(20, _RTA_DST)
+_HEAD = _ROUTE.size + 8 + len(_DST_HEAD)  # of a message: up to its destination
+_KIND = 0x3FFF  # without the flags of an attribute's type
 _LENGTHS: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
@@ -157,32 +161,59 @@ def dumped(family: int = socket.AF_INET6) -> list[bytes]:
     return [body for message, body in _dump(RTM_GETROUTE, request) if message == RTM_NEWROUTE]
 
 
-def positions(bodies: Sequence[bytes], dests: Collection[bytes]) -> list[int]:
-    """Return where in BODIES the routes to DESTS are, and those whose destination is not the second attribute.
-
-    The kernel writes it there; whoever reads the messages found misses none if one day it does not.
-    """
-    wanted = {_DST_HEAD + dest for dest in dests}
-    return [at for at, body in enumerate(bodies) if body[20:40] in wanted or not body.startswith(_DST_HEAD, 20)]
-
-
 def lasting(bodies: Iterable[bytes]) -> list[bytes]:
     """Return the messages sorted, without a lifetime that runs out."""
     return sorted(_lasting(body) if body[5] in _EXPIRING else body for body in bodies)
 
 
-def digest(texts: Sequence[bytes]) -> str:
-    """Return what is the same only for the same ``lasting`` messages."""
-    found = hashlib.blake2b(digest_size=32)
-    for start in range(0, len(texts), 4096):
-        found.update(b"".join(texts[start : start + 4096]))
-    return found.hexdigest()
+def about(texts: Sequence[bytes], dests: Collection[bytes]) -> list[bytes]:
+    """Return those of the ``lasting`` messages TEXTS that are of routes to DESTS, or whose destination comes late.
+
+    The kernel writes it as the second attribute; whoever reads the messages found misses none if one day it does not.
+    """
+    found: list[bytes] = []
+    start = 0
+    while start < len(texts):
+        head = texts[start][:_HEAD]
+        end = bisect.bisect_left(texts, (int.from_bytes(head, "big") + 1).to_bytes(_HEAD, "big"), start)
+        if head.endswith(_DST_HEAD):
+            for first in (head + dest for dest in dests):
+                at = bisect.bisect_left(texts, first, start, end)
+                while at < end and texts[at].startswith(first):
+                    found.append(texts[at])
+                    at += 1
+        else:
+            found += texts[start:end]
+        start = end
+    return found
+
+
+def digest(texts: Sequence[bytes], known: Sequence[bytes] = (), parts: list[bytes] | None = None) -> str:
+    """Return what is the same only for the same ``lasting`` messages.
+
+    PARTS, where given, are those of an earlier call for KNOWN, and those of this call afterwards: what both have in the
+    same place is not read again.
+    """
+    before, after = parts or [], []
+    for number, start in enumerate(range(0, len(texts), _PER_PART)):
+        part = texts[start : start + _PER_PART]
+        same = number < len(before) and part == known[start : start + _PER_PART]
+        after.append(before[number] if same else hashlib.blake2b(b"".join(part), digest_size=32).digest())
+    if parts is not None:
+        parts[:] = after
+    return hashlib.blake2b(b"".join(after), digest_size=32).hexdigest()
 
 
 def _lasting(body: bytes) -> bytes:
-    parts = attributes(body[_ROUTE.size :])
-    parts.pop(_RTA_CACHEINFO, None)
-    return repr((body[: _ROUTE.size], sorted(parts.items()))).encode()
+    parts, offset = [body[: _ROUTE.size]], _ROUTE.size
+    while offset + 4 <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < 4:
+            break
+        if kind & _KIND != _RTA_CACHEINFO:
+            parts.append(body[offset : offset + _aligned(length)])
+        offset += _aligned(length)
+    return b"".join(parts)
 
 
 def parsed(
@@ -231,9 +262,13 @@ def attributes(data: bytes) -> dict[int, bytes]:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
+        found[kind & _KIND] = data[offset + 4 : offset + length]
+        offset += _aligned(length)
     return found
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3
 
 
 def _next_hops(found: Mapping[int, bytes]) -> Iterator[tuple[bytes, int]]:
@@ -247,7 +282,7 @@ def _next_hops(found: Mapping[int, bytes]) -> Iterator[tuple[bytes, int]]:
         if length < 8:
             break
         yield attributes(multipath[offset + 8 : offset + length]).get(_RTA_GATEWAY, b""), index
-        offset += (length + 3) & ~3
+        offset += _aligned(length)
 
 
 def _number(data: bytes | None) -> int:
@@ -303,7 +338,7 @@ def _messages(buffer: bytearray, end: int) -> Iterator[tuple[int, int, int, byte
     while offset < end:
         length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
         yield kind, sequence, flags, data[offset + size : offset + length]
-        offset += (length + 3) & ~3
+        offset += _aligned(length)
 
 
 def _refusal(body: bytes, flags: int) -> str:
@@ -313,5 +348,5 @@ def _refusal(body: bytes, flags: int) -> str:
     if not flags & _HAS_TLVS:
         return text
     echoed = _HEADER.size if flags & _CAPPED else _HEADER.unpack_from(body, 4)[0]
-    words = attributes(body[4 + ((echoed + 3) & ~3) :]).get(1, b"")
+    words = attributes(body[4 + _aligned(echoed) :]).get(1, b"")
     return f"{text}: {words.rstrip(bytes(1)).decode('ascii', 'replace')}" if words else text
