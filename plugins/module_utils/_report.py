@@ -40,7 +40,7 @@ def summarise(names: Iterable[str], contacts: Iterable[Any], plans: Iterable[Any
 
 def _host(name: object, contact: object, plan: object) -> dict[str, Any]:
     plan = plan if isinstance(plan, Mapping) else {}
-    record, reason = _record(contact if isinstance(contact, Mapping) else {})
+    record, reason = record_of(contact if isinstance(contact, Mapping) else {})
     evidence = record.get("evidence")
     evidence = evidence if isinstance(evidence, Mapping) else {}
     results = evidence.get("results")
@@ -59,7 +59,7 @@ def _host(name: object, contact: object, plan: object) -> dict[str, Any]:
     }
 
 
-def _record(contact: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+def record_of(contact: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """Return the state record in CONTACT, and the reason where there is none."""
     if not contact:
         return {"state": UNKNOWN}, "not asked in this run: outside its limit, or lost before the end"
