@@ -87,11 +87,12 @@ demo-test: .venv/developer lab-tools ## the demonstration from the legacy state,
 	$(AS_ROOT) pytest tests/lab
 
 .PHONY: bench
-bench: .venv/developer lab-tools ## what plan, virtual hosts, services and edge routes cost, beside limits and peers (root or sudo)
+bench: .venv/developer lab-tools ## what plan, virtual hosts, services, edge routes and a whole conversion cost, beside limits and peers (root or sudo)
 	@python tests/bench/plan.py
 	@$(AS_ROOT) python tests/bench/vhosts.py
 	@$(AS_ROOT) python tests/bench/services.py
 	@$(AS_ROOT) python tests/bench/edge.py
+	@$(AS_ROOT) python tests/bench/zero_loss.py
 
 .PHONY: fuzz
 fuzz: .venv/developer ## 10,000 damaged ledgers and plans, and 500 histories of a fleet: an error of ours or a clean load

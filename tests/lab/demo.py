@@ -53,7 +53,7 @@ def sites(hosts: dict[str, dict]) -> dict[str, tuple[str, str]]:
 class Traffic:
     """The customers, on the upstream host, from construction to `stop`."""
 
-    def __init__(self, hosts: dict[str, dict]) -> None:
+    def __init__(self, hosts: dict[str, dict], **pauses: float) -> None:
         machines = {name: hosts[name]["dualstack_ipv4"] for name in ("web1", "web2")}
         order = {
             "mode": "run",
@@ -61,6 +61,7 @@ class Traffic:
             "mx": hosts["mx1"]["dualstack_ipv4"],
             "machines": machines,
             "sites": {**machines, "tux": hosts["tux"]["dualstack_ipv4"]},
+            "pauses": pauses,
         }
         lab.podman("cp", str(lab.HERE / "traffic.py"), f"{UPSTREAM}:{TRAFFIC}")
         self.process = subprocess.Popen(
@@ -70,7 +71,14 @@ class Traffic:
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
 
+    def count_anew(self) -> list[dict]:
+        """Return the requests counted up to now, and begin a new count."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
     def stop(self) -> dict:
+        """Return what became of the mail, and the requests of the last count."""
         answer, _nothing = self.process.communicate(timeout=120)
         return json.loads(answer)
 
@@ -248,15 +256,15 @@ def main() -> int:
     total = sum(item["requests"] for item in requests)
     retried, broken = sum(item["retried"] for item in requests), sum(item["failed"] for item in requests)
     gap = max(requests, key=lambda item: item["longest_gap_s"])
-    print(f"\nmail during the conversion: {mail['sent']} sent, {mail['delivered']} delivered, {mail['lost']} lost;")
-    print(f"{mail['delivered_over_ipv6']} of them went over IPv6")
+    print(f"\nmail during the conversion: {mail['sent']} sent, {mail['delivered']} delivered, {mail['lost']} lost,")
+    print(f"{mail['duplicated']} duplicated, {mail['refused']} refused; {mail['delivered_over_ipv6']} went over IPv6")
     print(f"requests over IPv4 during the conversion: {total}, {broken} failed, {retried} answered at a second try;")
-    print(f"longest wait {gap['longest_gap_s']} s ({gap['protocol']} on {gap['target']})")
+    print(f"longest wait {gap['longest_gap_s']:.2f} s ({gap['protocol']} on {gap['target']})")
     print(f"changes: {totals['changed']}   seconds: {summary['seconds']}")
     print(f"report: {summary['report']}   summary: {summary_file}")
     for item in failed:
         print(f"not proven: {item}")
-    return 1 if failed or mail["lost"] or broken else 0
+    return 1 if failed or mail["lost"] or mail["duplicated"] or mail["refused"] or broken else 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 """The customers of the lab: runs on its upstream host, with nothing but the standard library.
 
 Reads one line of JSON from standard input:
-  {"mode": "run", "password": ..., "mx": ADDRESS, "machines": {NAME: ADDRESS}, "sites": {NAME: ADDRESS}}
-      mail, IMAP, FTP and HTTP over IPv4 without pause until standard input ends; then waits for the mail under way.
+  {"mode": "run", "password": ..., "mx": ADDRESS, "machines": {NAME: ADDRESS}, "sites": {NAME: ADDRESS},
+   "pauses": {PROTOCOL: SECONDS}}
+      mail, IMAP, FTP, HTTP and SSH over IPv4 until standard input ends, each after a pause; then waits for the mail
+      under way. A line on standard input begins a new count of the requests, and is answered by the old one.
   {"mode": "prove", "password": ..., "addresses": [{"host": ..., "family": ..., "address": ..., "protocols": [...]}]}
       one try of each protocol to each address.
 Writes one line of JSON to standard output. A client here is as patient as a browser or a mail server is: it tries again
@@ -11,7 +13,9 @@ for ten seconds. What needed that is counted as retried, what did not get throug
 without an answer is given.
 """
 
+import collections
 import ftplib
+import functools
 import imaplib
 import io
 import itertools
@@ -72,15 +76,18 @@ PROTOCOLS = {"http": http, "imap": imap, "ftp": ftp, "smtp": smtp, "ssh": ssh}
 class Customer(threading.Thread):
     """Uses one service again and again until told to stop, and counts."""
 
-    def __init__(self, protocol, name, use, stop):
+    def __init__(self, protocol, name, use, stop, pause):
         super().__init__(daemon=True)
-        self.protocol, self.target, self.use, self.stop = protocol, name, use, stop
+        self.protocol, self.target, self.use, self.stop, self.pause = protocol, name, use, stop, pause
+        self.clear()
+
+    def clear(self):
         self.requests = self.failed = self.retried = 0
         self.longest_gap = 0.0
         self.errors = []
 
     def run(self):
-        while not self.stop.wait(PAUSE):
+        while not self.stop.wait(self.pause):
             self.requests += 1
             started = time.monotonic()
             for attempt in itertools.count():
@@ -99,7 +106,7 @@ class Customer(threading.Thread):
     def report(self):
         return {
             "protocol": self.protocol, "target": self.target, "family": "ipv4", "requests": self.requests,
-            "failed": self.failed, "retried": self.retried, "longest_gap_s": round(self.longest_gap, 2),
+            "failed": self.failed, "retried": self.retried, "longest_gap_s": round(self.longest_gap, 3),
             "last_errors": self.errors,
         }  # fmt: skip
 
@@ -114,18 +121,27 @@ class Sender:
         others = {name: next(other for other in machines if other != name) for name in machines}
         self.goals += [(f"forward@{name}.example.net", others[name]) for name in machines]
         self.sent = {}
+        self.refused = 0
 
     def send(self):
         number = len(self.sent)
         recipient, machine = self.goals[number % len(self.goals)]
         mark = f"{self.run}-{number}"
-        with smtplib.SMTP(self.mx, timeout=ATTEMPT) as session:
-            session.sendmail("customer@example.com", [recipient], f"Subject: lab {mark}\r\n\r\nnumber {number}\r\n")
+        try:
+            with smtplib.SMTP(self.mx, timeout=ATTEMPT) as session:
+                text = f"Subject: lab {mark}\r\n\r\nnumber {number}\r\n"
+                session.sendmail("customer@example.com", [recipient], text)
+        except smtplib.SMTPRecipientsRefused as error:
+            self.refused += any(code >= 500 for code, _words in error.recipients.values())
+            raise
+        except smtplib.SMTPResponseException as error:
+            self.refused += error.smtp_code >= 500
+            raise
         self.sent[mark] = machine
 
     def arrived(self, machines, password):
-        """Return {mark: headers} of this run's mails in the mailboxes."""
-        found = {}
+        """Return {mark: headers of each copy} of this run's mails in the mailboxes."""
+        found = collections.defaultdict(list)
         for address in machines.values():
             with imaplib.IMAP4(address, timeout=ATTEMPT) as session:
                 session.login("bob", password)
@@ -135,7 +151,7 @@ class Sender:
                     for part in session.fetch(b",".join(numbers).decode(), "(BODY.PEEK[HEADER])")[1]:
                         if isinstance(part, tuple):
                             text = part[1].decode(errors="replace")
-                            found[re.search(r"Subject: lab (\S+)", text).group(1)] = text
+                            found[re.search(r"Subject: lab (\S+)", text).group(1)].append(text)
         return found
 
 
@@ -143,14 +159,18 @@ def run(order):
     stop = threading.Event()
     password, machines = order["password"], order["machines"]
     sender = Sender(order["mx"], machines)
-    customers = [Customer("smtp", "mx1", sender.send, stop)]
-    for protocol, places in (("imap", machines), ("ftp", machines), ("http", order["sites"])):
+    pauses = collections.defaultdict(lambda: PAUSE, order.get("pauses", {}))
+    customers = [Customer("smtp", "mx1", sender.send, stop, pauses["smtp"])]
+    for protocol, places in (("imap", machines), ("ftp", machines), ("http", order["sites"]), ("ssh", machines)):
         for name, address in places.items():
-            use = PROTOCOLS[protocol]
-            customers.append(Customer(protocol, name, lambda use=use, a=address: use(a, password), stop))
+            action = functools.partial(PROTOCOLS[protocol], address, password)
+            customers.append(Customer(protocol, name, action, stop, pauses[protocol]))
     for customer in customers:
         customer.start()
-    sys.stdin.read()
+    for _line in sys.stdin:
+        print(json.dumps([customer.report() for customer in customers]), flush=True)
+        for customer in customers:
+            customer.clear()
     stop.set()
     for customer in customers:
         customer.join()
@@ -164,10 +184,11 @@ def run(order):
             break
         time.sleep(0.5)
     lost = sorted(set(sender.sent) - set(found))
-    over_ipv6 = sum("IPv6:" in headers for headers in found.values())
+    over_ipv6 = sum("IPv6:" in copies[0] for copies in found.values())
     return {
         "mail": {
             "sent": len(sender.sent), "delivered": len(sender.sent) - len(lost), "lost": len(lost),
+            "duplicated": sum(len(copies) - 1 for copies in found.values()), "refused": sender.refused,
             "delivered_over_ipv6": over_ipv6, "lost_marks": lost,
         },
         "requests": [customer.report() for customer in customers],
