@@ -92,7 +92,7 @@ def foreign(router):
 @only("networkd")
 def test_a_networkd_that_would_remove_the_routes_is_refused(router):
     dest, before = CONFIG[0]["dest"], router.present()
-    router.sh(f"ip -6 route add {dest} via {CONFIG[0]['via']} proto 250; {RESTART['networkd']}")
+    router.sh(f"ip -6 route add {dest} via {CONFIG[0]['via']} proto 250; networkctl reconfigure eth0")
     router.sh(f"timeout 30 sh -c 'while ip -6 route show {dest} | grep -q .; do :; done'")
     told = router.routes(*CONFIG)
     assert "systemd-networkd runs here and removes routes that it did not make" in told["error"]
