@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ._edit_web import Site
 from ._listeners import Listener
-from ._probe import Answer, Target, alike, ask, said
+from ._talk import Answer, Target, alike, ask, said
 
 TIMEOUT = 5.0
 FORBIDDEN = 403

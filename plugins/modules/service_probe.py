@@ -13,7 +13,7 @@ description:
     its IPv6 addresses, then over IPv4 again. No family ever stands in for the other.
   - The last question finds a service that dies of an IPv6 connection. The module then waits until it answers again.
   - All targets are asked at the same time, so that one call serves a whole wave. Needs Python's standard library only.
-  - Reads and never changes anything. Mail is not sent and nobody logs in.
+  - Reads and never changes anything. Mail is not sent, and nobody logs in without O(accounts).
 options:
   targets:
     description: The services to ask.
@@ -28,14 +28,48 @@ options:
       protocol:
         description:
           - What the client says. V(tcp) only connects.
-          - V(http) compares status and body, V(https) the certificate too, V(dns) the response code and the number of
-            answers, V(smtp) and V(submission) the name in the greeting, V(ssh) the identification string.
+          - V(smtp), V(submission) and V(submissions) compare the name in the greeting and the extensions of EHLO
+            (RFC 5321), V(imap), V(imaps), V(pop3) and V(pop3s) what the server can before login. Where STARTTLS is
+            offered, the connection is encrypted and the certificate compared.
+          - V(ftp) compares the features (RFC 2389), the certificate where C(AUTH TLS) is offered, and with O(accounts)
+            whether a listing comes over a passive data connection (EPSV over IPv6, PASV over IPv4).
+          - V(http) compares status, redirection and body, V(https) the certificate too. V(acme) is V(http) at the place
+            where a certificate authority looks (RFC 8555 section 8.3).
+          - V(dns) compares the response code and the number of answers, V(ssh) the identification string.
+          - V(closed) compares which of O(targets[].ports) take a connection. More of them over IPv6 is V(exposed).
+          - V(mtu) sends an echo request of O(targets[].min_bytes) over IPv6 after a small one. It proves nothing where
+            echo requests are not answered, or where the user of the vantage host may not send any; a remark tells.
         type: str
         required: true
-        choices: [smtp, submission, imap, pop3, ftp, http, https, ssh, dns, tcp]
+        choices:
+          - smtp
+          - submission
+          - submissions
+          - imap
+          - imaps
+          - pop3
+          - pop3s
+          - ftp
+          - http
+          - acme
+          - https
+          - ssh
+          - dns
+          - tcp
+          - closed
+          - mtu
       port:
-        description: Port of the service, 1 to 65535. Defaults to the registered port of O(targets[].protocol).
+        description:
+          - Port of the service, 1 to 65535. Defaults to the registered port of O(targets[].protocol), V(tcp) has none.
+          - V(closed) and V(mtu) have no port.
         type: int
+      ports:
+        description:
+          - The ports that V(closed) compares, each 1 to 65535. Those that other targets ask of the host are left out.
+          - A port that takes no connection over IPv4 any more after the one over IPv6 is V(crashed).
+        type: list
+        elements: int
+        default: []
       ipv4:
         description: IPv4 address, a literal. Names are not looked up.
         type: str
@@ -46,19 +80,67 @@ options:
         elements: str
         required: true
       host_header:
-        description: The Host header of V(http). Defaults to O(targets[].name).
+        description:
+          - The name that the client asks for, as Host header of HTTP and as server name of TLS. Defaults to
+            O(targets[].name).
+          - A certificate that is not for this name is a remark.
         type: str
         default: ""
       path:
-        description: The path of V(http).
+        description: The path of V(http), V(https) and V(acme). Empty is C(/), for V(acme) a place that nobody uses.
         type: str
-        default: /
+        default: ""
+      min_bytes:
+        description:
+          - How many bytes the body of V(http) and V(https) must have at least, 0 to 8388608. A large body proves that
+            full-size packets get through.
+          - The size of the whole packet of V(mtu), 1280 to 65535. V(0) is 1500 there.
+        type: int
+        default: 0
+      optional:
+        description:
+          - Whether the service need not be there. Where its port takes no connection over IPv4, or nothing healthy
+            answers there, its verdict is V(absent), or V(exposed) when only IPv6 takes a connection.
+          - Of no effect for V(closed) and V(mtu); V(dns) is V(absent) where it does not answer over IPv4.
+        type: bool
+        default: false
+      prefix:
+        description:
+          - The prefix that is delegated to the host. When nothing at its addresses answers or refuses, and the host's
+            other addresses do, its route is missing, and C(reason) names it.
+        type: str
+        default: ""
       dns_name:
         description: The name that V(dns) asks for, with a query for A records over UDP. Required for V(dns).
         type: str
         default: ""
+  accounts:
+    description: The FTP accounts of hosts. Without one, nobody tries to log in, as that would look like an attack.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The O(targets[].name) of the host.
+        type: str
+        required: true
+      account:
+        description: User and password. Where the server offers TLS, they are sent encrypted.
+        type: dict
+        required: true
+        suboptions:
+          user:
+            description: Name of the user.
+            type: str
+            required: true
+          password:
+            description: Password of the user.
+            type: str
+            required: true
   timeout:
-    description: Seconds that one answer may take.
+    description:
+      - Seconds that each answer in a conversation may take. A body that keeps coming may take twelve times as long, the
+        rest of a greeting that has begun three times, and V(closed) two seconds.
     type: float
     default: 5
   recovery:
@@ -101,6 +183,7 @@ EXAMPLES = r"""
       - {name: web1, protocol: smtp, ipv4: 192.0.2.11, ipv6: "2001:db8:100:1::c:1011"}
       - {name: web1, protocol: http, ipv4: 192.0.2.11, ipv6: ["2001:db8:100:1::c:1011", "2001:db8:200:1011::1"]}
       - {name: web2, protocol: http, port: 8080, ipv4: 192.0.2.12, ipv6: "2001:db8:100:1::c:1012"}
+      - {name: web2, protocol: closed, ports: [3306, 5432], ipv4: 192.0.2.12, ipv6: "2001:db8:100:1::c:1012"}
     control: {ipv4: 198.51.100.1, ipv6: "2001:db8:ffff::1", port: 22}
   delegate_to: vantage1
   run_once: true
@@ -111,9 +194,15 @@ RETURN = r"""
 results:
   description:
     - One entry for each target, in order.
-    - C(verdict) is V(same), V(differs), V(ipv4_failed), V(ipv6_failed), V(both_failed), V(crashed) or V(inconclusive).
+    - C(verdict) is V(same), V(differs), V(ipv4_failed), V(ipv6_failed), V(both_failed), V(path_mtu), V(exposed),
+      V(crashed), V(absent) or V(inconclusive).
     - C(detail) names address, port and error. C(down_ms) tells how long a crashed service was away, in milliseconds,
       and is null when it did not come back.
+    - An answer has C(latency_ms) of the whole conversation, C(source) the vantage host's own address, C(seen) the
+      address that the server names where it does (EHLO of Exim and Sendmail), C(certificate) with names, end and
+      SHA-256, C(size) the bytes of a body, C(open) the ports of V(closed).
+    - C(remarks), where there are any, tell what has nothing to do with the family, such as a certificate that ends
+      soon.
   returned: success
   type: list
   elements: dict
@@ -128,10 +217,12 @@ results:
         - {address: "2001:db8:100:1::c:1011", ok: false, latency_ms: 0.4, error: Connection refused}
 by_host:
   description:
-    - For each name, C(ok) tells whether all its services are the same over both families, and C(conclusive) whether
-      every failure counts against the host.
+    - For each name, C(ok) tells whether all its services are the same over both families, or absent, and
+      C(conclusive) whether every failure counts against the host.
     - C(reason) says what is wrong in words that stay the same, C(detail) with addresses and errors.
-    - C(results) is a short list to keep as evidence.
+    - C(results) is a short list to keep as evidence. Left out are services that are V(absent), and what V(closed),
+      V(mtu) and V(acme) found in order; C(checks) tells which of these three were asked.
+    - C(latency_ms) is the median of each family in milliseconds, null where nothing answered.
   returned: success
   type: dict
   sample:
@@ -139,8 +230,11 @@ by_host:
       ok: false
       conclusive: true
       verdicts: [ipv6_failed]
+      checks: []
       reason: smtp on port 25 does not answer over IPv6
       detail: "web1 smtp: [2001:db8:100:1::c:1011]:25: Connection refused"
+      remarks: []
+      latency_ms: {ipv4: 1.2, ipv6: null}
       results:
         - {protocol: smtp, port: 25, ipv4: true, ipv6: false, verdict: ipv6_failed}
 time:
@@ -162,9 +256,15 @@ TARGET = {
     "ipv4": {"required": True},
     "ipv6": {"type": "list", "elements": "str", "required": True},
     "host_header": {"default": ""},
-    "path": {"default": "/"},
+    "path": {"default": ""},
     "dns_name": {"default": ""},
+    "min_bytes": {"type": "int", "default": 0},
+    "ports": {"type": "list", "elements": "int", "default": []},
+    "prefix": {"default": ""},
+    "optional": {"type": "bool", "default": False},
 }
+LOGIN = {"user": {"required": True}, "password": {"required": True, "no_log": True}}
+ACCOUNT = {"name": {"required": True}, "account": {"type": "dict", "required": True, "options": LOGIN}}
 CONTROL = {"ipv4": {"default": ""}, "ipv6": {"default": ""}, "port": {"type": "int", "default": 22}}
 
 
@@ -172,6 +272,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "targets": {"type": "list", "elements": "dict", "required": True, "options": TARGET},
+            "accounts": {"type": "list", "elements": "dict", "default": [], "options": ACCOUNT},
             "timeout": {"type": "float", "default": 5},
             "recovery": {"type": "float", "default": 10},
             "control": {"type": "dict", "options": CONTROL},
@@ -180,7 +281,8 @@ def main() -> None:
     )
     given = module.params
     try:
-        results = probe(targets(given["targets"]), given["timeout"], given["recovery"], given["control"])
+        wanted = targets(given["targets"], given["accounts"])
+        results = probe(wanted, given["timeout"], given["recovery"], given["control"])
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
     module.exit_json(results=[result.public() for result in results], by_host=by_host(results), time=now())

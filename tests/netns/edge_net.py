@@ -9,6 +9,7 @@ import subprocess
 MACHINES, OUTSIDE = (f"dualstack-{side}-{os.getpid()}" for side in ("machines", "outside"))
 KERNEL = "02:00:00:00:00:14"  # the other ends' own
 HERE, THERE = ("2001:db8:100:1::1", "2001:db8:100:1::14"), ("2001:db8:ffff::1", "2001:db8:ffff::10")
+AT_ONCE = "sysctl -q -w net.ipv6.conf.default.accept_dad=0"
 CLONE_NEWNET = 0x40000000
 
 
@@ -31,7 +32,10 @@ def router():
     try:
         assert libc.unshare(CLONE_NEWNET) == 0
         run("ip link set lo up")
+        # A link that looks for duplicates of its own address first finds no neighbor for a second.
+        run(AT_ONCE)
         for name, device, here, there in sides:
+            run(f"ip netns exec {name} {AT_ONCE}")
             run(f"ip link add {device} type veth peer name far netns {name}")
             run(f"ip -n {name} link set far address {KERNEL}")
             for words in (f"ip link set {device}", f"ip -n {name} link set far"):

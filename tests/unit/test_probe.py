@@ -111,7 +111,6 @@ def ask(port, protocol="smtp", **more):
         ("submission", b"220 mx.example.net ESMTP\r\n"),
         ("imap", b"* OK [CAPABILITY IMAP4rev1] ready\r\n"),
         ("pop3", b"+OK <1.2@mx.example.net>\r\n"),
-        ("ftp", b"220---------- Welcome\r\n220 end\r\n"),
         ("ssh", b"SSH-2.0-OpenSSH_10.0\r\n"),
         ("tcp", b""),
     ],
@@ -130,7 +129,7 @@ def test_a_dual_stack_service_is_the_same(serve, protocol, greeting):
         (SMTP, greets(b"554 go away\r\n"), "ipv6_failed", "not a healthy smtp greeting: '554 go away'"),
         (SMTP, Silent, "ipv6_failed", "no answer within 0.4 s"),
         (SMTP, HangsUp, "ipv6_failed", "closed without a greeting"),
-        (SMTP, greets(b"220 other.example.net ESMTP\r\n"), "differs", "but .* says '220 other.example.net ESMTP'"),
+        (SMTP, greets(b"220 other.example.net ESMTP\r\n"), "differs", "but .* says name 'other.example.net'"),
     ],
 )
 def test_no_family_stands_in_for_the_other(serve, four, six, verdict, words):
@@ -189,6 +188,7 @@ class Crashing:
             while True:
                 connection, _peer = self.four.accept()
                 connection.sendall(b"220 mx.example.net\r\n")
+                connection.recv(100)
                 connection.close()
 
     def die(self):
@@ -282,6 +282,70 @@ def test_targets_are_asked_at_the_same_time(serve):
     assert {result.ipv4.ok for result in results} == {True}
 
 
+def test_a_body_that_is_not_large_proves_no_path(serve):
+    result = ask(serve(page(b"site"), page(b"site")), "http", target={"min_bytes": 5})
+    assert result.verdict == "both_failed"
+    assert "a body of 4 bytes, 5 are wanted" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("four", "six", "verdict", "listed"),
+    [
+        (None, None, "absent", False),
+        (None, SMTP, "exposed", True),
+        (SMTP, SMTP, "same", True),
+        (SMTP, None, "ipv6_failed", True),
+    ],
+)
+def test_what_need_not_be_there_must_be_closed_over_both(serve, four, six, verdict, listed):
+    result = ask(serve(four, six), target={"optional": True})
+    host = by_host([result])["web1"]
+    assert (result.verdict, len(host["results"])) == (verdict, listed), result.detail
+    assert host["ok"] is (verdict in ("same", "absent"))
+    assert ("smtp on port" in host["reason"]) is not host["ok"]
+
+
+class Named(socketserver.BaseRequestHandler):
+    """Tells a client its address, as Exim and Sendmail do; behind a translator that is another one."""
+
+    seen = ""
+
+    def handle(self):
+        self.request.sendall(b"220 mx.example.net\r\n")
+        self.request.recv(100)
+        self.request.sendall(f"250 mx.example.net Hello probe [{self.seen or self.client_address[0]}]\r\n".encode())
+        self.request.recv(100)
+
+
+def test_the_address_that_the_server_sees_is_told_and_compared(serve):
+    class Translated(Named):
+        seen = "IPv6:2001:db8::99"
+
+    result = ask(serve(Named, Named))
+    assert (result.ipv6[0].source, result.ipv6[0].seen, result.remarks) == ("::1", "::1", ())
+    result = ask(serve(Named, Translated))
+    assert result.verdict == "same"
+    assert result.remarks == ("web1 smtp: ::1 sees 2001:db8::99, the vantage host sent from ::1",)
+
+
+class Slow(socketserver.BaseRequestHandler):
+    """Keeps a stranger waiting in the middle of the greeting, as postscreen does."""
+
+    def handle(self):
+        self.request.sendall(b"220-mx.example.net wait\r\n")
+        time.sleep(0.6)
+        self.request.sendall(b"220 mx.example.net ready\r\n")
+        assert self.request.recv(100).startswith(b"EHLO")
+        self.request.sendall(b"250-mx.example.net\r\n250 STARTTLS\r\n")
+        self.request.recv(100)
+
+
+def test_a_greeting_that_has_begun_is_waited_for(serve):
+    result = ask(serve(Slow, Slow))
+    assert result.verdict == "same", result.detail
+    assert ("extensions", "STARTTLS") in result.ipv6[0].signature
+
+
 def test_results_are_grouped_by_host(serve):
     good, bad = serve(SMTP, SMTP), serve(SMTP, None)
     wanted = [
@@ -306,6 +370,25 @@ def test_a_site_that_fails_is_told_by_its_name(serve):
         f"smtp of blog on port {port} does not answer over IPv6"
     )
     assert [result["site"] for result in host["results"]] == ["shop", "blog"]
+
+
+def test_what_a_protocol_needs_is_said_at_once():
+    common = {"name": "a", "ipv4": "192.0.2.1", "ipv6": "2001:db8::1"}
+    records = [
+        {**common, "protocol": "closed"},
+        {**common, "protocol": "closed", "ports": [0, 80]},
+        {**common, "protocol": "mtu", "min_bytes": 1279},
+        {**common, "protocol": "http", "path": "large"},
+        {**common, "protocol": "ssh", "prefix": "2001:db8::1/64"},
+    ]
+    account = {"name": "b", "account": {"user": "bob", "password": "not-a-secret"}}
+    with pytest.raises(InputError) as caught:
+        targets(records, [account])
+    assert [re.split("[ :]", problem)[0] for problem in caught.value.problems] == [
+        *(f"targets[{index}]" for index in range(5)),
+        "accounts",
+    ]
+    assert "not-a-secret" not in str(caught.value)
 
 
 def test_all_that_is_wrong_with_the_input_is_said_at_once():
