@@ -68,8 +68,8 @@ def advance(
 
     Steps only go forward: one that the host has reached already changes nothing. An end (blocked, rolled back) is
     entered from everywhere and left by every step. Evidence of a step already reached replaces the old one when
-    REFRESH, and only when it says something else than before, its time apart. Withdrawing takes a published host one
-    step back, and no other.
+    REFRESH, and only when it says something else than before, its time and its measurements apart. Withdrawing takes a
+    published host one step back, and no other.
     """
     evidence = evidence or {}
     owner = owner or record.owner
@@ -99,7 +99,7 @@ def _reached(record: Record, state: str, reason: str) -> bool:
 
 
 def _substance(evidence: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in evidence.items() if key != "time"}
+    return {key: value for key, value in evidence.items() if key not in ("time", "measured")}
 
 
 def freshest(record: Record, file: FileState) -> Record:

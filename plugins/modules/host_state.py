@@ -50,7 +50,7 @@ options:
   evidence:
     description:
       - What proves the state. The key C(time), ISO 8601 in UTC, tells when it was measured.
-      - Two pieces of evidence that differ in C(time) alone are the same.
+      - Two pieces of evidence that differ in C(time) and C(measured) alone are the same.
     type: dict
     default: {}
   refresh:

@@ -83,7 +83,7 @@ def test_withdrawing_takes_the_published_host_one_step_back_and_no_other(state):
 
 def test_newer_proof_of_the_same_is_no_change_and_still_the_newest():
     record = advance(walk("serving"), "verified", TIME, evidence={"time": TIME, "ok": 1})
-    newer = {"time": LATER, "ok": 1}
+    newer = {"time": LATER, "ok": 1, "measured": {"latency_ms": 3}}
     again = advance(record, "verified", LATER, evidence=newer, refresh=True)
     assert again == record
     assert freshest(again, file(json.dumps(newer).encode())).evidence["time"] == LATER
