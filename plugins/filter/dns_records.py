@@ -11,8 +11,8 @@ version_added: 0.1.0
 description:
   - Returns the records that M(dualstack.fleet.dns_publish) takes, so that every name has every address and every
     address leads back to the first name.
-  - With C(sites), every one of these names also has its own address, and that leads back to it. A site outside of the
-    zone gives no record, since its zone is somebody else's.
+  - With C(sites), every one of these names also has its own address, and that leads back to it. A site outside of all
+    zones gives no record, since its zone is somebody else's; P(dualstack.fleet.names_elsewhere#filter) returns those.
 options:
   _input:
     description: The IPv6 addresses of the host.
@@ -36,6 +36,19 @@ options:
     description: Zone of the addresses, below C(ip6.arpa).
     type: str
     required: true
+  zones:
+    description: More zones of the same server, forward or reverse. A name goes to the innermost one that it lies in.
+    type: list
+    elements: str
+    default: []
+  ipv4:
+    description: IPv4 address that the names must have, too; see M(dualstack.fleet.dns_publish).
+    type: str
+    default: ""
+  sites_ipv4:
+    description: The IPv4 addresses of sites by their names, where they are not C(ipv4).
+    type: dict
+    default: {}
   ttl:
     description: Time to live of the records in seconds.
     type: int
@@ -44,7 +57,7 @@ options:
     description: State of the records.
     type: str
     default: present
-    choices: [present, absent]
+    choices: [present, absent, lowered]
 author:
   - The dualstack.fleet developers (@dualstack)
 """
@@ -68,16 +81,22 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._dns import in_zone, records_of
+from ..module_utils._dns import Zones, records_of
 
 
-def _filter(addresses, *, names, zone, reverse_zone, sites=None, ttl=300, state="present"):
-    common = {"zone": zone, "reverse_zone": reverse_zone, "ttl": ttl, "state": state}
+def _filter(
+    addresses, *, names, zone, reverse_zone, zones=(), sites=None, ipv4="", sites_ipv4=None, ttl=300, state="present"
+):
+    known, common = Zones(zone, reverse_zone, zones), {"ttl": ttl, "state": state}
+    partners = {**dict.fromkeys(sites or {}, ipv4), **(sites_ipv4 or {})} if ipv4 else dict.fromkeys(sites or {}, "")
     try:
-        own = [records_of([value], [name], **common) for name, value in (sites or {}).items() if in_zone(name, zone)]
-        return sum(own, records_of(addresses, names, **common))
+        found = records_of(addresses, names, known, ipv4=ipv4, **common)
+        for name, value in (sites or {}).items():
+            if known.of(name):
+                found += records_of([value], [name], known, ipv4=partners[name], **common)
     except (IndexError, ValueError) as error:
         raise AnsibleFilterError(f"dns_records: addresses {addresses!r}, names {names!r}: {error}") from error
+    return found
 
 
 class FilterModule:

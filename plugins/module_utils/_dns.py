@@ -32,21 +32,27 @@ class RRset:
 
 @dataclass(frozen=True)
 class Wish:
-    """What one name shall hold, and what it shall not hold any more."""
+    """What one name shall hold, what not any more, and what only for a shorter time; PAIR is in the name's A set."""
 
     present: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
+    lowered: frozenset[str] = frozenset()
     ttl: int = 300
+    pair: str = ""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One set before and after. A server refuses it when the set is not as it was found, if ``guarded``."""
+    """One set before and after. A server refuses it when the set is not as it was found, if ``guarded``.
+
+    It refuses, too, when the A set of the name is not ``pair`` any more, if there is one.
+    """
 
     key: Key
     before: RRset
     after: RRset
     guarded: bool
+    pair: frozenset[str] = frozenset()
 
     def reverse(self) -> Change:
         return Change(self.key, self.after, self.before, guarded=True)
@@ -62,7 +68,7 @@ class Conflict:
     wanted: list[str]
 
     def __str__(self) -> str:
-        return f"{self.name} {self.type}: found {', '.join(self.found)}, wanted {', '.join(self.wanted)}"
+        return f"{self.name} {self.type}: found {', '.join(self.found) or 'none'}, wanted {', '.join(self.wanted)}"
 
 
 class Server(Protocol):
@@ -90,13 +96,12 @@ def wishes(records: Iterable[Mapping[str, object]], state: str) -> dict[Key, Wis
         if not 0 <= ttl <= TTL_LIMIT:
             problems.append(f"{place}: ttl {ttl} is not in 0 to {TTL_LIMIT} (RFC 2181 section 8); correct it")
         old = found.get((zone, name, kind), Wish())
-        if (record.get("state") or state) == "present":
-            if old.present and old.ttl != ttl:
-                problems.append(f"{place}: ttl {ttl}, but {old.ttl} elsewhere for {name} {kind}; a set has one TTL")
-            new = Wish(old.present | {value}, old.absent, ttl)
-        else:
-            new = Wish(old.present, old.absent | {value}, old.ttl)
-        for both in sorted(new.present & new.absent):
+        how = str(record.get("state") or state)
+        if how != "absent" and old.present | old.lowered and old.ttl != ttl:
+            problems.append(f"{place}: ttl {ttl}, but {old.ttl} elsewhere for {name} {kind}; a set has one TTL")
+        values = {**vars(old), how: getattr(old, how) | {value}, "ttl": old.ttl if how == "absent" else ttl}
+        new = Wish(**{**values, "pair": _pair(place, record, old, problems)})
+        for both in sorted((new.present | new.lowered) & new.absent | new.present & new.lowered):
             problems.append(f"{place}: {name} {kind} {both} is asked for and asked away in one call; keep one of them")
         found[zone, name, kind] = new
     if problems:
@@ -104,23 +109,52 @@ def wishes(records: Iterable[Mapping[str, object]], state: str) -> dict[Key, Wis
     return found
 
 
+def _pair(place: str, record: Mapping[str, object], old: Wish, problems: list[str]) -> str:
+    """Return the IPv4 address that the name must have, too."""
+    text = str(record.get("ipv4") or "")
+    try:
+        pair = str(ipaddress.IPv4Address(text)) if text else ""
+    except ValueError:
+        problems.append(f"{place}: ipv4 {text!r} is not an IPv4 address; give the one that the name has")
+        return ""
+    if pair and record["type"] != "AAAA":
+        problems.append(f"{place}: ipv4 is for AAAA records; leave it out of {record['type']}")
+    if pair and old.pair and pair != old.pair:
+        problems.append(f"{place}: ipv4 {pair}, but {old.pair} elsewhere for {record['name']}; keep one of them")
+    return pair or old.pair
+
+
+@dataclass(frozen=True)
+class Zones:
+    """The zones that records go to: ``forward`` and ``reverse``, and MORE of both kinds."""
+
+    forward: str
+    reverse: str
+    more: Sequence[str] = ()
+
+    def of(self, name: str, default: str = "") -> str:
+        """Return the innermost zone that NAME lies in, or DEFAULT."""
+        fitting = [zone for zone in (self.forward, self.reverse, *self.more) if in_zone(name, zone)]
+        return max(fitting, key=len, default=default)
+
+
 def records_of(
-    addresses: Iterable[str], names: Sequence[str], *, zone: str, reverse_zone: str, ttl: int, state: str
+    addresses: Iterable[str], names: Sequence[str], zones: Zones, *, ttl: int, state: str, ipv4: str = ""
 ) -> list[dict[str, object]]:
     """Return the records of one host: every name at every address, and every address back to the first name."""
     common = {"ttl": ttl, "state": state}
+    back = [(ipaddress.IPv6Address(address).reverse_pointer, address) for address in addresses]
     return [
         record
-        for address in addresses
+        for pointer, address in back
         for record in (
-            *({"type": "AAAA", "name": name, "zone": zone, "value": address, **common} for name in names),
-            {
-                "type": "PTR",
-                "name": ipaddress.IPv6Address(address).reverse_pointer,
-                "zone": reverse_zone,
-                "value": names[0],
-                **common,
-            },
+            *(
+                {"type": "AAAA", "name": name, "zone": zones.of(name, zones.forward), "value": address}
+                | ({"ipv4": ipv4} if ipv4 else {})
+                | common
+                for name in names
+            ),
+            {"type": "PTR", "name": pointer, "zone": zones.of(pointer, zones.reverse), "value": names[0], **common},
         )
     ]
 
@@ -149,28 +183,39 @@ def _value(place: str, kind: str, text: object, problems: list[str]) -> str:
         return ""
 
 
+def partner(key: Key) -> Key:
+    """Return where the IPv4 addresses of KEY's name are."""
+    return key[0], key[1], "A"
+
+
 def decide(wanted: Mapping[Key, Wish], found: Mapping[Key, RRset]) -> tuple[tuple[Change, ...], tuple[Conflict, ...]]:
     """Return what to change so that FOUND grants WANTED, and where somebody else's values are in the way."""
     changes: list[Change] = []
     conflicts: list[Conflict] = []
     for key, wish in sorted(wanted.items(), key=lambda item: item[0]):
         before = found[key]
-        foreign = before.values - wish.present - wish.absent
+        kept = wish.present | (wish.lowered & before.values)
+        foreign = before.values - kept - wish.absent
+        ipv4 = found[partner(key)].values if wish.present and wish.pair else frozenset()
         if wish.present and before.alias:
             conflicts.append(Conflict(key[1], "CNAME", [before.alias], sorted(wish.present)))
-        elif wish.present and foreign:
-            conflicts.append(Conflict(key[1], key[2], sorted(foreign), sorted(wish.present)))
+        elif kept and foreign:
+            conflicts.append(Conflict(key[1], key[2], sorted(foreign), sorted(kept)))
+        elif wish.present and wish.pair and wish.pair not in ipv4:
+            conflicts.append(Conflict(key[1], "A", sorted(ipv4), [wish.pair]))
         else:
             values = (before.values - wish.absent) | wish.present
-            ttl = wish.ttl if wish.present else before.ttl
+            ttl = wish.ttl if wish.present else min(wish.ttl, before.ttl) if kept else before.ttl
             if values != before.values or (values and ttl != before.ttl):
-                changes.append(Change(key, before, RRset(values, ttl if values else 0), guarded=bool(wish.present)))
+                after = RRset(values, ttl if values else 0)
+                changes.append(Change(key, before, after, guarded=bool(kept), pair=ipv4))
     return tuple(changes), tuple(conflicts)
 
 
 def publish(server: Server, wanted: Mapping[Key, Wish], *, check: bool) -> tuple[Change, ...]:
     """Make SERVER grant WANTED, whole or not at all, and return the changes; with CHECK only say them."""
-    changes, conflicts = decide(wanted, {key: server.read(key) for key in sorted(wanted)})
+    paired = {partner(key) for key, wish in wanted.items() if wish.present and wish.pair}
+    changes, conflicts = decide(wanted, {key: server.read(key) for key in sorted({*wanted, *paired})})
     if conflicts:
         raise DualStackError(
             "\n".join(["records of somebody else are in the way, nothing was changed:", *map(str, conflicts), ADVICE]),
@@ -234,6 +279,7 @@ def summary(changes: Iterable[Change]) -> dict[str, object]:
         "changed": bool(found),
         "added": [line for line in after if line not in set(before)],
         "removed": [line for line in before if line not in set(after)],
+        "cached_seconds": max((change.before.ttl for change in found if change.before.values), default=0),
         "diff": {"before": "".join(f"{line}\n" for line in before), "after": "".join(f"{line}\n" for line in after)},
     }
 
@@ -242,7 +288,7 @@ def _lines(key: Key, rrset: RRset) -> list[str]:
     return [f"{key[1]} {rrset.ttl} IN {key[2]} {value}" for value in sorted(rrset.values)]
 
 
-def explain(error: Exception, server: str) -> DualStackError:
+def explain(error: Exception, server: str, update: bool = False) -> DualStackError:
     """Return what went wrong on the way to SERVER, in the operator's words. ERROR never holds the key's secret."""
     kind = type(error).__name__
     reasons = {
@@ -255,7 +301,9 @@ def explain(error: Exception, server: str) -> DualStackError:
         "EOFError": "the connection was closed in the middle of the answer; see the server's log",
     }
     text = str(error) or kind
-    return DualStackError(f"name server {server}: {reasons.get(kind, f'{text} ({kind})')}")
+    # The server may have read the question and not told the answer.
+    late = "; it may still carry out the update, so run again" if update and kind in ("Timeout", "EOFError") else ""
+    return DualStackError(f"name server {server}: {reasons.get(kind, f'{text} ({kind})')}{late}")
 
 
 def refusal(rcode: str, server: str, zone: str) -> DualStackError:

@@ -62,19 +62,21 @@ class NameServer:
                 message.present(name, kind, *sorted(before))
             elif change.guarded:
                 message.absent(name, kind)
+            if change.pair:
+                message.present(name, "A", *sorted(change.pair))
             for value in sorted(before - after):
                 message.delete(name, kind, value)
             for value in sorted(after):  # those that stay too: their TTL may be another one
                 message.add(name, change.after.ttl, kind, value)
-        self._ask(message, zone, ("NOERROR",))
+        self._ask(message, zone, ("NOERROR",), update=True)
 
-    def _ask(self, message: Any, zone: str, accepted: tuple[str, ...]) -> Any:
+    def _ask(self, message: Any, zone: str, accepted: tuple[str, ...], update: bool = False) -> Any:
         if self.key:
             message.use_tsig(self.key)
         try:
             reply = self.dns.query.tcp(message, self.server, self.timeout, self.port)
         except (OSError, EOFError, self.dns.exception.DNSException) as error:
-            raise explain(error, f"{self.server}, port {self.port}") from error
+            raise explain(error, f"{self.server}, port {self.port}", update) from error
         rcode = self.dns.rcode.to_text(reply.rcode())
         if rcode not in accepted:
             raise refusal(rcode, self.server, zone)

@@ -14,6 +14,8 @@ description:
   - A name that holds a value which this call does not name is a conflict. Nothing of the call is published then.
     The update carries the sets that were read as prerequisites, so that a change in between is refused by the server.
   - When the update of a later zone fails, the zones before it are taken back.
+  - A name that must have an IPv4 address, too, is a conflict while its A set lacks that one. The server refuses the
+    update when the A set changes in between.
   - PTR records are published before AAAA records and withdrawn after them.
 requirements:
   - dnspython 2.0 or later, on the host that runs the module
@@ -66,15 +68,24 @@ options:
         description: Time to live in seconds, 0 to 2147483647 (RFC 2181 section 8).
         type: int
         default: 300
+      ipv4:
+        description:
+          - For AAAA, an IPv4 address that the name must have in the same zone, so that a name which has gone to another
+            machine does not lead half there and half here. Empty asks for none.
+        type: str
+        default: ""
       state:
         description: State of this record alone. Defaults to O(state).
         type: str
-        choices: [present, absent]
+        choices: [present, absent, lowered]
   state:
-    description: V(absent) removes exactly the values of the records, and leaves others of the same name.
+    description:
+      - V(absent) removes exactly the values of the records, and leaves others of the same name.
+      - V(lowered) gives the records that are there O(records[].ttl) where theirs is longer, and adds none. After
+        C(cached_seconds) no resolver holds them for longer than that, so that a change or a removal is seen soon.
     type: str
     default: present
-    choices: [present, absent]
+    choices: [present, absent, lowered]
   timeout:
     description: Seconds that one answer of the name server may take.
     type: float
@@ -122,6 +133,16 @@ removed:
   type: list
   elements: str
   sample: []
+cached_seconds:
+  description: For how many seconds resolvers may still hold what was removed, or what had a longer time to live.
+  returned: success
+  type: int
+  sample: 0
+seconds:
+  description: How many seconds the whole call took.
+  returned: success
+  type: float
+  sample: 0.08
 conflicts:
   description: The sets that hold somebody else's values.
   returned: when there are conflicts
@@ -131,6 +152,7 @@ conflicts:
     - {name: web1.example.net., type: AAAA, found: ["2001:db8::1"], wanted: ["2001:db8:100:1::c:1011"]}
 """
 
+import time
 import traceback
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -160,13 +182,15 @@ SERVER = {
     "key_algorithm": {"choices": ["hmac-sha256", "hmac-sha384", "hmac-sha512"], "default": "hmac-sha256"},
     "timeout": {"type": "float", "default": 5},
 }
+STATES = ["present", "absent", "lowered"]
 RECORD = {
     "name": {"required": True},
     "zone": {"required": True},
     "type": {"required": True, "choices": ["AAAA", "PTR"]},
     "value": {"required": True},
     "ttl": {"type": "int", "default": 300},
-    "state": {"choices": ["present", "absent"]},
+    "ipv4": {"default": ""},
+    "state": {"choices": STATES},
 }
 
 
@@ -175,19 +199,20 @@ def main():
         argument_spec={
             **SERVER,
             "records": {"type": "list", "elements": "dict", "required": True, "options": RECORD},
-            "state": {"choices": ["present", "absent"], "default": "present"},
+            "state": {"choices": STATES, "default": "present"},
         },
         supports_check_mode=True,
     )
     if MISSING:
         module.fail_json(msg=missing_required_lib("dnspython"), exception=MISSING)
+    begun = time.monotonic()
     try:
         given = module.params
         server = NameServer(dns, **{key: given[key] for key in SERVER})
         changes = publish(server, wishes(given["records"], given["state"]), check=module.check_mode)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
-    module.exit_json(**summary(changes))
+    module.exit_json(**summary(changes), seconds=round(time.monotonic() - begun, 2))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from module_utils._dns import RRset, Wish, batches, decide, in_zone, publish, records_of, summary, wishes
+from module_utils._dns import RRset, Wish, Zones, batches, decide, in_zone, publish, records_of, summary, wishes
 from module_utils._errors import DualStackError, InputError
 
 dns = pytest.importorskip("dns", reason="missing capability: dnspython")
@@ -23,7 +23,7 @@ from module_utils._nameserver import NameServer  # noqa: E402 - needs dnspython,
 
 SECRET = "b25seSBmb3IgdGVzdHM="
 ZONE = "$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 300\n@ NS ns\nns A 192.0.2.53\n"
-FORWARD = ZONE + "old AAAA 2001:db8:dead::1\nalias CNAME ns\n"
+FORWARD = ZONE + "web1 A 192.0.2.11\nold AAAA 2001:db8:dead::1\nalias CNAME ns\n"
 REVERSE = "8.b.d.0.1.0.0.2.ip6.arpa"
 KEY = ("example.net.", "web1.example.net.", "AAAA")
 
@@ -186,6 +186,50 @@ def test_one_conflict_keeps_everything_back_and_all_are_named(port):
     assert held(port, (f"{REVERSE}.", f"1.{REVERSE}.", "PTR")).values == frozenset()
 
 
+def test_a_name_that_is_with_another_machine_is_a_conflict(port):
+    for name, found in (("web1", "192.0.2.11"), ("web2", "none")):
+        with pytest.raises(DualStackError, match=rf"{name}.example.net. A: found {found}, wanted 192.0.2.12"):
+            run(port, aaaa(name, ipv4="192.0.2.12"))
+    assert run(port, aaaa(ipv4="192.0.2.11"))
+    assert held(port).values == {"2001:db8::1"}
+    # On the way back nobody asks where the name leads by now.
+    assert run(port, aaaa(ipv4="192.0.2.12"), state="absent")
+
+
+def test_a_name_that_goes_to_another_machine_in_between_is_not_published(port):
+    class Late(NameServer):
+        def update(self, zone, changes):
+            moved = dns.update.UpdateMessage("example.net.")
+            moved.replace("web1.example.net.", 300, "A", "192.0.2.99")
+            self._ask(moved, zone, ("NOERROR",))
+            super().update(zone, changes)
+
+    given = {"server": "127.0.0.1", "port": port, "key_name": "dualstack.", "key_secret": SECRET}
+    with pytest.raises(DualStackError, match="nothing was changed, run again"):
+        publish(Late(dns, **given), wishes([aaaa(ipv4="192.0.2.11")], "present"), check=False)
+    assert held(port).values == frozenset()
+
+
+def test_a_shorter_time_comes_first_and_adds_nothing(port):
+    run(port, aaaa(ttl=3600), ptr(ttl=60))
+    wanted = [aaaa(ttl=300), ptr(ttl=300), aaaa("web9", ttl=300)]
+    changes = run(port, *wanted, state="lowered")
+    assert (len(changes), summary(changes)["cached_seconds"]) == (1, 3600)
+    assert held(port) == RRset(frozenset({"2001:db8::1"}), 300)
+    assert held(port, ("example.net.", "web9.example.net.", "AAAA")).values == frozenset()
+    assert run(port, *wanted, state="lowered") == ()
+    assert summary(run(port, aaaa(), state="absent"))["cached_seconds"] == 300
+
+
+def test_the_time_of_somebody_else_is_not_made_shorter(primary):
+    both = dns.rrset.from_text("old.example.net.", 3600, "IN", "AAAA", "2001:db8:dead::1", "2001:db8::1")
+    primary.zones["example.net."].replace_rdataset(both.name, both.to_rdataset())
+    with pytest.raises(DualStackError, match=r"old\.example\.net\. AAAA: found 2001:db8:dead::1, wanted 2001:db8::1"):
+        run(primary.port, aaaa("old", ttl=60), state="lowered")
+    # Where only the other's address is, there is nothing of ours to do.
+    assert run(primary.port, aaaa("old", "2001:db8::7", ttl=60), state="lowered") == ()
+
+
 def test_withdrawing_leaves_the_values_of_others(port):
     run(port, aaaa("old"), state="absent")
     assert held(port, ("example.net.", "old.example.net.", "AAAA")).values == {"2001:db8:dead::1"}
@@ -256,11 +300,13 @@ def test_all_that_is_wrong_with_the_input_is_said_at_once():
         aaaa("y"),
         aaaa("y", state="absent"),
         ptr(value="-.example.net"),
+        aaaa("v", ipv4="2001:db8::1"),
+        ptr(2, ipv4="192.0.2.1"),
     ]
     with pytest.raises(InputError) as caught:
         wishes(records, "present")
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [
-        f"records[{index}]" for index in (0, 1, 2, 3, 5, 7, 8)
+        f"records[{index}]" for index in (0, 1, 2, 3, 5, 7, 8, 9, 10)
     ]
 
 
@@ -291,8 +337,7 @@ def test_every_name_has_every_address_and_each_leads_back_to_the_first_name():
     records = records_of(
         ["2001:db8::1", "2001:db8::2"],
         ["web1.example.net", "www.example.net"],
-        zone="example.net",
-        reverse_zone=REVERSE,
+        Zones("example.net", REVERSE),
         ttl=60,
         state="present",
     )
@@ -311,6 +356,14 @@ def test_every_name_has_every_address_and_each_leads_back_to_the_first_name():
 )
 def test_a_name_lies_in_a_zone_by_whole_labels(name, inside):
     assert in_zone(name, "example.net.") is inside
+
+
+def test_a_record_goes_to_the_innermost_zone():
+    inner = "1.0.0.0." + REVERSE
+    zones = Zones("example.net", REVERSE, ["shop.example.net", inner])
+    records = records_of(["2001:db8:1::1"], ["a.shop.example.net", "b.example.net"], zones, ttl=60, state="present")
+    assert [record["zone"] for record in records] == ["shop.example.net", "example.net", inner]
+    assert zones.of("www.example.com") == ""
 
 
 def test_addresses_come_last_and_go_first():
