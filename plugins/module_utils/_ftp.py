@@ -66,7 +66,10 @@ def _secured(client: _Client, answer: Answer) -> Answer:
     signature = (*answer.signature, ("features", ", ".join(offered)))
     if not any(re.match(r"AUTH\b.*\bTLS\b", line) for line in offered):
         return replace(answer, signature=signature)
-    client.auth()
+    try:
+        client.auth()
+    except ftplib.Error as error:  # Pure-FTPd lists it even where it has no certificate
+        return replace(answer, signature=(*signature, ("reply to AUTH", str(error)[:3])))
     certificate = parse(client.sock.getpeercert(binary_form=True) or b"")  # type: ignore[union-attr]
     return replace(answer, certificate=certificate, signature=(*signature, ("certificate", str(certificate))))
 

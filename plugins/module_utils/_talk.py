@@ -249,7 +249,7 @@ def _upgraded(session: Session, target: Target) -> tuple[Certificate | None, Sig
     """Encrypt SESSION after STARTTLS. A server that cannot do what it offers is the same over both families."""
     try:
         certificate = session.tls(target.site)
-    except (ssl.SSLError, ValueError):
+    except (ssl.SSLError, ConnectionError, ValueError):
         return None, (("TLS", "fails"),)
     return certificate, _identity(certificate)
 

@@ -125,7 +125,7 @@ options:
         type: str
         required: true
       account:
-        description: User and password. Where the server offers TLS, they are sent encrypted.
+        description: User and password. Where the server takes TLS, they are sent encrypted.
         type: dict
         required: true
         suboptions:

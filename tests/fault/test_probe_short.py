@@ -121,6 +121,22 @@ def test_each_service_is_the_same_over_both_families(host):
     assert {remark.split()[1] for remark in summary["remarks"]} == set(MAIL)
 
 
+def test_a_server_that_lists_tls_and_has_none_is_listed_in_plain_text(host):
+    again = "systemctl restart pure-ftpd"
+    with broken(host, f"echo 0 > /etc/pure-ftpd/conf/TLS; {again}", f"echo 1 > /etc/pure-ftpd/conf/TLS; {again}"):
+        ((result,), _summary) = ask(host, {"protocol": "ftp"}, accounts=[ACCOUNT])
+    assert result["verdict"] == "same", result
+    assert "certificate" not in result["ipv6"][0]
+
+
+def test_an_account_that_is_refused_is_no_proof(host):
+    wrong = {"name": "web1", "account": {"user": "bob", "password": "wrong-one"}}
+    ((result,), _summary) = ask(host, {"protocol": "ftp"}, accounts=[wrong], timeout=10)
+    assert result["verdict"] == "both_failed", result
+    assert "FTP: 530" in result["detail"]
+    assert "wrong-one" not in str(result)
+
+
 FAULTS = {
     "STARTTLS is not offered": (
         edited(
