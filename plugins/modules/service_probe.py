@@ -147,6 +147,45 @@ options:
     description: Seconds to wait until a service that died answers over IPv4 again.
     type: float
     default: 10
+  names:
+    description: Hosts as the DNS is to know them. Needs O(resolver), and decides nothing.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The O(targets[].name) of the host.
+        type: str
+        required: true
+      domain:
+        description: Its name in the DNS, whole.
+        type: str
+        required: true
+      zone:
+        description: The zone whose name servers and mail exchangers are asked for.
+        type: str
+        required: true
+      ipv4:
+        description: IPv4 address of the name.
+        type: str
+        required: true
+      ipv6:
+        description: IPv6 address of the name.
+        type: str
+        required: true
+      source:
+        description: IPv6 address that the host sends mail from. Without it nobody asks for HELO and SPF.
+        type: str
+        default: ""
+      helo:
+        description:
+          - The name that it says HELO with. Defaults to the one that its V(smtp) greets with, else O(names[].domain).
+        type: str
+        default: ""
+  resolver:
+    description: Address of the name server that is asked for O(names), an IPv4 or IPv6 literal. Empty asks for none.
+    type: str
+    default: ""
   control:
     description:
       - A host that surely answers over both families. When it does not answer over IPv6 either, the vantage host is
@@ -222,6 +261,9 @@ by_host:
     - C(reason) says what is wrong in words that stay the same, C(detail) with addresses and errors.
     - C(results) is a short list to keep as evidence. Left out are services that are V(absent), and what V(closed),
       V(mtu) and V(acme) found in order; C(checks) tells which of these three were asked.
+    - C(criteria), for O(names), tells of each criterion whether it is C(met), true, false or null where nobody could
+      tell, and what is C(missing). C(forward), C(reverse), C(reverse_ipv4), C(helo) and C(spf) are the records of the
+      host, C(web_ipv6_*) and C(mail_ipv6_*) what internet.nl asks for, C(sidn_*) the scorecard of SIDN.
     - C(latency_ms) is the median of each family in milliseconds, null where nothing answered.
   returned: success
   type: dict
@@ -235,6 +277,7 @@ by_host:
       detail: "web1 smtp: [2001:db8:100:1::c:1011]:25: Connection refused"
       remarks: []
       latency_ms: {ipv4: 1.2, ipv6: null}
+      criteria: {}
       results:
         - {protocol: smtp, port: 25, ipv4: true, ipv6: false, verdict: ipv6_failed}
 time:
@@ -246,7 +289,9 @@ time:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils import _criteria
 from ..module_utils._errors import DualStackError
+from ..module_utils._lookup import Resolver
 from ..module_utils._probe import PORTS, by_host, now, probe, targets
 
 TARGET = {
@@ -265,6 +310,10 @@ TARGET = {
 }
 LOGIN = {"user": {"required": True}, "password": {"required": True, "no_log": True}}
 ACCOUNT = {"name": {"required": True}, "account": {"type": "dict", "required": True, "options": LOGIN}}
+NAME = {
+    **{key: {"required": True} for key in ("name", "domain", "zone", "ipv4", "ipv6")},
+    **{key: {"default": ""} for key in ("source", "helo")},
+}
 CONTROL = {"ipv4": {"default": ""}, "ipv6": {"default": ""}, "port": {"type": "int", "default": 22}}
 
 
@@ -273,6 +322,8 @@ def main() -> None:
         argument_spec={
             "targets": {"type": "list", "elements": "dict", "required": True, "options": TARGET},
             "accounts": {"type": "list", "elements": "dict", "default": [], "options": ACCOUNT},
+            "names": {"type": "list", "elements": "dict", "default": [], "options": NAME},
+            "resolver": {"default": ""},
             "timeout": {"type": "float", "default": 5},
             "recovery": {"type": "float", "default": 10},
             "control": {"type": "dict", "options": CONTROL},
@@ -281,11 +332,14 @@ def main() -> None:
     )
     given = module.params
     try:
-        wanted = targets(given["targets"], given["accounts"])
+        wanted, names = targets(given["targets"], given["accounts"]), _criteria.subjects(given["names"])
+        resolver = Resolver(given["resolver"], timeout=given["timeout"]) if given["resolver"] else None
         results = probe(wanted, given["timeout"], given["recovery"], given["control"])
+        met = _criteria.by_host(names, resolver, results)
     except DualStackError as error:
         module.fail_json(msg=str(error), **error.details)
-    module.exit_json(results=[result.public() for result in results], by_host=by_host(results), time=now())
+    hosts = {name: {**told, "criteria": met.get(name, {})} for name, told in by_host(results).items()}
+    module.exit_json(results=[result.public() for result in results], by_host=hosts, time=now())
 
 
 if __name__ == "__main__":

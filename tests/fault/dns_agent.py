@@ -13,11 +13,17 @@ import dns.rcode
 import dns.rdatatype
 import dns.tsig
 import dns.update
+from module_utils._criteria import by_host, subjects
 from module_utils._dns import publish, summary, wishes
 from module_utils._errors import DualStackError
+from module_utils._lookup import Resolver
 from module_utils._nameserver import NameServer
 
 options = json.load(sys.stdin)
+if "subject" in options:
+    met = by_host(subjects([options["subject"]]), Resolver("127.0.0.1", timeout=2.0), [])
+    print(json.dumps(met[options["subject"]["name"]]))
+    sys.exit()
 records, stop = options.pop("records"), options.pop("stop", "")
 
 

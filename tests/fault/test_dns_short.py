@@ -1,5 +1,6 @@
 """dns_publish against a BIND that is broken in the middle: one clear error each, no half set, and all well again."""
 
+import ipaddress
 import json
 
 import lab
@@ -149,3 +150,59 @@ def test_what_is_somebody_elses_stays(host):
     assert "web1.example.net. A: found 192.0.2.11, wanted 192.0.2.99" in error
     assert everything(host) == NOTHING
     assert held(host, "old.example.net", "AAAA") == ["2001:db8:dead::1"]
+
+
+SUBJECT = {
+    "name": "web1", "domain": "web1.example.net", "zone": "example.net", "ipv4": "192.0.2.11", "ipv6": "2001:db8::1",
+    "source": "2001:db8::25", "helo": "web1.example.net",
+}  # fmt: skip
+# The addresses of the test's own machine, where BIND and Postfix listen.
+COMPLETE = """
+web1 AAAA 2001:db8::1
+web1 AAAA 2001:db8::25
+web1 TXT "v=spf1 " "a:mail.example.net -all"
+mail AAAA 2001:db8::25
+@ NS ns2
+@ MX 10 ns
+ns AAAA 2001:db8::10
+ns2 AAAA 2001:db8::10
+"""
+
+
+def criteria(host):
+    done = lab.podman(
+        "exec", "-i", "--env", "PYTHONPATH=/root/core", host.container, "python3", "/root/core/dns_agent.py",
+        stdin=json.dumps({"subject": SUBJECT}).encode(),
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def pointer(address, name):
+    return f"{ipaddress.ip_address(address).reverse_pointer}. PTR {name}.\n"
+
+
+def test_each_criterion_names_the_record_that_is_missing(host):
+    met = criteria(host)
+    assert {name for name, one in met.items() if one["met"]} == set()
+    assert met["forward"]["missing"] == "web1.example.net. IN AAAA 2001:db8::1"
+    assert met["reverse"]["missing"].endswith("ip6.arpa. IN PTR web1.example.net.")
+    assert met["spf"]["missing"] == 'web1.example.net. IN TXT "v=spf1 ip6:2001:db8::25 -all"'
+    assert met["mail_ipv6_mx_address"] == {"met": None, "missing": "example.net has no mail exchanger"}
+    assert "name server ns.example.net" in met["web_ipv6_ns_address"]["missing"]
+
+
+def test_each_criterion_is_met_by_its_record(host):
+    text = CONFIGURATION.replace("listen-on-v6 { none; }", "listen-on-v6 { any; }")
+    host.run("tee", "/etc/bind/named.conf", stdin=text.encode())
+    back = pointer("2001:db8::1", "web1.example.net") + pointer("2001:db8::25", "web1.example.net")
+    host.run("tee", "-a", "/var/lib/bind/forward/zone", stdin=COMPLETE.encode())
+    host.run("tee", "-a", "/var/lib/bind/reverse/zone", stdin=back.encode())
+    host.run("sh", "-ec", "postconf -e inet_protocols=all; systemctl restart named postfix")
+    met = criteria(host)
+    # The server has no zone for the IPv4 address; the name has one IPv6 address too many.
+    assert {name for name, one in met.items() if not one["met"]} == {"forward", "reverse_ipv4"}, met
+    assert met["forward"]["missing"] == "only web1.example.net. IN AAAA 2001:db8::1; there are 2001:db8::25"
+    host.run("systemctl", "stop", "postfix")
+    assert criteria(host)["mail_ipv6_mx_reach"] == {"met": False, "missing": "ns.example.net: answers over IPv6"}
+    host.run("systemctl", "stop", "named")
+    assert {one["met"] for one in criteria(host).values()} == {None}
