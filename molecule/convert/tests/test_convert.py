@@ -1,6 +1,7 @@
 """The fleet after the conversion, asked from upstream as a customer asks."""
 
 import json
+import re
 
 import pytest
 
@@ -61,6 +62,46 @@ def test_the_name_has_the_planned_address_and_the_address_the_name(lab, name):
     assert ask_names(lab, "-x", record["address"]) == [f"{name}.example.net."]
     assert ask_names(lab, "A", f"{name}.example.net") == [lab.variables[name]["dualstack_ipv4"]]
     assert state(lab, name)["state"] == "published"
+
+
+@pytest.fixture
+def elsewhere(lab):
+    """A site of web1 whose DNS is its owner's, proven for a while; its name and its address."""
+    site = {"www.example.com": lab.addresses("web1")[2]}
+    assert lab.role("web1", "verify", verify_ipv6_sites=site)[0] == 0
+    yield site
+    assert lab.role("web1", "verify")[0] == 0
+
+
+def test_whose_dns_is_somebody_elses_gets_a_letter(lab, elsewhere, tmp_path):
+    ((name, address),) = elsewhere.items()
+    folder, record = tmp_path / "letters", rf"{name}\.( \d+)? IN AAAA {address}"
+    wanted = {"dns_publisher_ipv6_sites": elsewhere, "dns_publisher_ipv6_letters": str(folder)}
+    for _time in range(2):
+        status, said = lab.role("web1", "dns_publisher", **wanted)
+        assert status == 0, said
+    assert [path.name for path in folder.iterdir()] == [f"{name}.txt"]
+    assert re.search(rf"Please add this record .*{record}", (folder / f"{name}.txt").read_text(), re.DOTALL)
+    try:
+        status, said = lab.role("web1", "dns_publisher", dns_publisher_ipv6_state="absent", **wanted)
+        assert re.search(r"[1-9]\d* records removed, in [0-9.]+ s;", said), said
+        assert ask_names(lab, "AAAA", "web1.example.net") == []
+        assert re.search(rf"please remove it:.*{record}", (folder / f"{name}.txt").read_text(), re.DOTALL)
+    finally:
+        status, said = lab.role("web1", "dns_publisher")
+    assert status == 0, said
+    assert ask_names(lab, "AAAA", "web1.example.net") == [lab.addresses("web1")[1]]
+
+
+def test_a_planned_removal_is_seen_within_a_minute(lab):
+    status, said = lab.role("web1", "dns_publisher", dns_publisher_ipv6_ttl=900, dns_publisher_ipv6_settle=0)
+    assert status == 0, said
+    answer = "dig +noall +answer @198.51.100.53 AAAA web1.example.net"
+    assert lab("upstream").check_output(answer).split()[1] == "900"
+    status, said = lab.role("web1", "dns_publisher", dns_publisher_ipv6_state="lowered")
+    assert "resolvers may hold what was there for 900 s more" in " ".join(said.split()), said
+    assert lab("upstream").check_output(answer).split()[1] == "60"
+    assert state(lab, "web1")["state"] == "published"
 
 
 def test_tux_stays_on_ipv4_and_says_why(lab):
