@@ -15,7 +15,7 @@ description:
     returns one route for each delegated prefix, by the host's own address as next hop, and one for each prefix of a
     vhost that is not in the host's own (C(routed_vhosts)).
   - Hosts without a delegated prefix give no route.
-positional: device, compact
+positional: device, compact, routing
 options:
   _input:
     description: Records with C(delegated_prefix) and C(next_hop).
@@ -32,6 +32,13 @@ options:
         fleets of thousands, whose routes as single records would cost each task seconds and megabytes.
     type: bool
     default: false
+  routing:
+    description:
+      - What routes on this router. V(static) is these routes. V(ospf6) puts them behind those that FRR has from OSPFv3
+        (O(dualstack.fleet.edge_routes#module:metric)); where OSPFv3 has none, they count.
+    type: str
+    choices: [static, ospf6]
+    default: static
 """
 
 EXAMPLES = r"""
@@ -50,11 +57,15 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._routes import compacted
+from ..module_utils._routes import BEHIND_OSPF, compacted
+
+METRIC = {"static": {}, "ospf6": {"metric": BEHIND_OSPF}}
 
 
-def delegated_routes(records, device="", compact=False):
+def delegated_routes(records, device="", compact=False, routing="static"):
     """Return the routes of RECORDS for a router whose interface on their network is DEVICE, in few words if COMPACT."""
+    if routing not in METRIC:
+        raise AnsibleFilterError(f"delegated_routes: routing {routing!r} is not known: write static or ospf6")
     try:
         routes = [
             {"dest": prefix, "via": record["next_hop"]}
@@ -68,7 +79,7 @@ def delegated_routes(records, device="", compact=False):
         ) from error
     routes = [{**route, "dev": device} for route in routes] if device else routes
     try:
-        return compacted(routes) if compact else routes
+        return [{**route, **METRIC[routing]} for route in (compacted(routes) if compact else routes)]
     except ValueError as error:
         raise AnsibleFilterError(f"delegated_routes: {error}: pass hostvars' `dualstack`") from error
 

@@ -25,6 +25,9 @@ _AT_ONCE = 4096  # lines that are decoded together
 _HOST_BITS = [(1 << (128 - length)) - 1 for length in range(129)]
 _NO_HOST = bytes(8)
 _DIGITS, _HOST = set("0123456789abcdefABCDEF"), (1 << 64) - 1
+# FRR takes the highest byte of a kernel route's metric for its administrative distance, and OSPF's is 110.
+BEHIND_OSPF = 200 << 24
+OSPF = 188  # RTPROT_OSPF
 _HEADER = "# Written by dualstack.fleet.edge_routes; read at boot by: ip -6 -force -batch FILE"
 
 Key = tuple[int, bytes, int]
@@ -541,12 +544,17 @@ def plan_merge(
         if not there and not others:
             add.append(route)
             continue
-        conflict = _conflict(route, there, scope, others, within is not None)
+        beside = [here for here in there if here.metric != route.metric]
+        moves = bool(beside) and _moves(route, beside, scope)
+        if moves:
+            beside = [here for here in beside if here.protocol != OSPF]
+            there = [here for here in there if here.protocol != OSPF or here.metric == route.metric]
+        conflict = _conflict(route, there, scope, others, within is not None or moves)
         if conflict:
             conflicts.append(conflict)
             continue
         same = [here for here in there if here.metric == route.metric]
-        extra += [here for here in there if here.metric != route.metric]
+        extra += beside
         if not same:
             add.append(route)
         elif _equal(route, same[0], indexes):
@@ -554,6 +562,12 @@ def plan_merge(
         else:
             replace.append((route, same[0]))
     return Plan(tuple(add), tuple(replace), tuple(extra), tuple(conflicts), unchanged, owned)
+
+
+def _moves(route: Route, beside: Iterable[KernelRoute], scope: Scope) -> bool:
+    """Whether ROUTE is to stand behind OSPF's, or one of ours BESIDE it does so: then OSPF's may be there too."""
+    ours = (here.metric for here in beside if here.protocol == scope.protocol)
+    return max(route.metric, *ours, 0) >= BEHIND_OSPF
 
 
 def _conflict(

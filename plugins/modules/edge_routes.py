@@ -96,7 +96,11 @@ options:
     type: int
     default: 254
   metric:
-    description: The metric of routes that name none.
+    description:
+      - The metric of routes that name none.
+      - V(3355443200) or more puts a route behind that of an FRR which speaks OSPF (protocol 188) on this router, as FRR
+        takes the highest byte for the administrative distance. OSPF's route to the same destination is no conflict
+        then, and our own one of a lower metric is replaced without a gap. The same is true of the way back.
     type: int
     default: 1024
   persist:

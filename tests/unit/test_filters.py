@@ -131,8 +131,11 @@ def test_routes_are_put_in_few_words():
         {"dest": "2001:db8:300:1:7::/80", "via": "2001:db8:100:1::c:13", "dev": "eth0"},
         {"dest": "2001:db8:200::/48", "via": "2001:db8:100:1::c:0", "dev": "eth0", "ranges": "10-2f"},
     ]
+    assert [route["metric"] for route in call("delegated_routes", hosts, "eth0", True, "ospf6")] == [200 << 24] * 2
     with pytest.raises(AnsibleFilterError, match="2001:db8::x"):
         call("delegated_routes", [{**hosts[0], "next_hop": "2001:db8::x"}], "", True)
+    with pytest.raises(AnsibleFilterError, match="'rip'"):
+        call("delegated_routes", hosts, "eth0", True, "rip")
 
 
 def test_the_routes_of_a_plan_become_the_configuration_of_another_system():

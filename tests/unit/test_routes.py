@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from module_utils._edge_seal import only_in
 from module_utils._errors import DualStackError, InputError
 from module_utils._routes import (
+    BEHIND_OSPF,
+    OSPF,
     Batch,
     Plan,
     Scope,
@@ -178,6 +180,19 @@ def test_overridden_moves_our_route_to_the_wanted_metric():
     old = kernel(CLIENT["dest"], CLIENT["via"], metric=10)
     plan = merge(wanted(CLIENT), [old], within=within)
     assert (len(plan.add), plan.delete, plan.conflicts) == (1, (old,), ())
+
+
+def test_our_route_goes_behind_ospf_and_comes_back():
+    (front,), (behind,) = wanted(CLIENT), wanted({**CLIENT, "metric": BEHIND_OSPF})
+    far = kernel(CLIENT["dest"], CLIENT["via"], metric=BEHIND_OSPF)
+    ospf = kernel(CLIENT["dest"], "fe80::11", protocol=OSPF, metric=20, more=["fe80::12"])
+    for route, old in ((behind, HAVE), (front, far)):
+        plan = merge([route], [ospf, old])
+        assert (plan.add, plan.delete, plan.conflicts) == ((route,), (old,), ())
+    assert merge([behind], [ospf, far]).unchanged == 1
+    assert "188" in merge([front], [ospf]).conflicts[0]
+    assert "188" in merge([behind], [ospf._replace(metric=BEHIND_OSPF)]).conflicts[0]
+    assert "static" in merge([behind], [ospf._replace(protocol=4)]).conflicts[0]
 
 
 def test_routes_outside_the_bounds_are_refused():
