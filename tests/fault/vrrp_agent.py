@@ -3,12 +3,15 @@
 usage: vrrp_agent.py answer ADDRESS...        answer on UDP port 7007 of each address, without end
        vrrp_agent.py probe SECONDS ADDRESS... ask each address every SECONDS until the standard input ends
        vrrp_agent.py seen DEVICE ADDRESS      ask an address that nobody has 20 times; how often was each question seen?
+       vrrp_agent.py advertised DEVICE        ask routers for advertisements each second until the standard input ends
+       vrrp_agent.py boot FILE                write how many looks it took until the host forwards, and its routes then
 """
 
 import json
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -118,6 +121,61 @@ def seen(device, address):
     print(json.dumps({"questions": len(counts), "most": max(counts.values()), "refusals": refusals}))
 
 
+def _advertisement(packet):
+    """Return what a frame with a router advertisement says (RFC 4861, section 4.2), or None."""
+    if packet[20] != 58 or packet[54] != 134:
+        return None
+    prefixes, options = [], packet[70:]
+    while len(options) >= 8:
+        length = options[1] * 8
+        if options[0] == 3:
+            prefix = f"{socket.inet_ntop(socket.AF_INET6, options[16:32])}/{options[2]}"
+            prefixes.append(
+                {"prefix": prefix, "on_link": bool(options[3] & 0x80), "autonomous": bool(options[3] & 0x40)}
+            )
+        options = options[length:]
+    return {
+        "mac": packet[6:12].hex(":"),
+        "source": socket.inet_ntop(socket.AF_INET6, packet[22:38]),
+        "lifetime": struct.unpack_from("!H", packet, 60)[0],
+        "prefixes": prefixes,
+    }
+
+
+def advertised(device):
+    """Tell of each router advertisement when it comes."""
+    ended, due = threading.Event(), time.monotonic()
+    packets = (socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD))
+    questions = (socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with socket.socket(*packets) as wire, socket.socket(*questions) as session:
+        wire.bind((device, 0x86DD))
+        session.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        session.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(device))
+        threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+        print("ready", flush=True)
+        while not ended.is_set():
+            if time.monotonic() >= due:
+                due += 1
+                session.sendto(bytes([133, 0, 0, 0, 0, 0, 0, 0]), ("ff02::2", 0))
+            if select.select([wire], [], [], 0.1)[0] and (told := _advertisement(wire.recv(2048))):
+                print(json.dumps(told), flush=True)
+
+
+def boot(file):
+    """Look at forwarding without pause, and count the routes in the moment in which it is on."""
+    looks = 0
+    while _read("/proc/sys/net/ipv6/conf/all/forwarding") == "0\n":
+        looks += 1
+    routes = [line for line in _read("/proc/net/ipv6_route").splitlines() if line.startswith("20010db80200")]
+    with open(file, "w", encoding="ascii") as told:
+        json.dump({"looks": looks, "routes": len(routes)}, told)
+
+
+def _read(path):
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
 if __name__ == "__main__":
     os.nice(-5)  # what is measured is the network, not whether this program gets its turn
-    {"answer": answer, "probe": probe, "seen": seen}[sys.argv[1]](*sys.argv[2:])
+    {"answer": answer, "probe": probe, "seen": seen, "advertised": advertised, "boot": boot}[sys.argv[1]](*sys.argv[2:])

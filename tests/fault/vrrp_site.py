@@ -9,9 +9,11 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 
 HERE = pathlib.Path(__file__).parent
+AGENT = HERE / "vrrp_agent.py"
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent / "lab"))
 
@@ -21,8 +23,9 @@ ADVERT_SECONDS = 0.5
 EVERY = 0.01  # seconds between two questions
 MACHINE, MACHINE_V4 = "2001:db8:200:20::1", "198.51.100.20"
 MACHINE_HOP = "2001:db8:100:1::c:20"
+GUEST = "2001:db8:100:1::c:30"
 UNASSIGNED = "2001:db8:200:ffff::1"
-GATEWAY = "fe80::1"
+GATEWAY, GATEWAY_V4 = "fe80::1", "198.51.100.1"
 PRIORITIES = {"r1": 250, "r2": 200}
 INTERFACES = """auto lo
 iface lo inet loopback
@@ -65,7 +68,7 @@ vrrp_instance uplink {{
 }}
 """
 AROUND = {
-    "machine": "ip address add 198.51.100.20/24 dev eth0; ip route add default via 198.51.100.1;"
+    "machine": f"ip address add 198.51.100.20/24 dev eth0; ip route add default via {GATEWAY_V4};"
     f" ip address add {MACHINE_HOP}/64 dev eth0 nodad; ip -6 route add default via {GATEWAY} dev eth0;"
     f" ip address add {MACHINE}/128 dev lo; ip -6 route add unreachable 2001:db8:200:20::/64 metric 4096",
     "upstream": "ip address add 203.0.113.10/24 dev eth0; ip route add 198.51.100.0/24 via 203.0.113.1;"
@@ -144,9 +147,9 @@ class Host:
             port = next(link["ifname"] for link in links if link["ifindex"] == int(index))
             subprocess.run(lab.privileged("ip", "link", "set", port, state), check=True)
 
-    def holds(self):
-        """Return whether the host holds the machines' gateway address."""
-        return f" {GATEWAY}/64 " in self.sh("ip -6 -o address show dev eth0")
+    def holds(self, address=GATEWAY):
+        """Return whether the host holds the machines' gateway ADDRESS."""
+        return f" {address}/" in self.sh("ip -o address show dev eth0")
 
     def routes(self):
         """Return how many of our routes the kernel has."""
@@ -163,8 +166,8 @@ class Host:
 class Site:
     """The hosts, by name."""
 
-    def __init__(self, suite, hosts, directory):
-        self.suite, self.hosts, self.directory = suite, hosts, directory
+    def __init__(self, suite, hosts, directory, inside):
+        self.suite, self.hosts, self.directory, self.inside = suite, hosts, directory, inside
         self.r1, self.r2, self.machine, self.upstream = (hosts[name] for name in ("r1", "r2", "machine", "upstream"))
 
     def play(self, tasks, *names, options=(), fails=False, **variables):
@@ -191,9 +194,9 @@ class Site:
         return told
 
     @contextlib.contextmanager
-    def traffic(self):
-        """Ask the machine from upstream without pause; yield {address: what came of it}, filled in at the end."""
-        process = self.upstream.agent("probe", str(EVERY), MACHINE, MACHINE_V4)
+    def traffic(self, *others):
+        """Ask the machine and OTHERS from upstream without pause; yield {address: what came of it}, full at the end."""
+        process = self.upstream.agent("probe", str(EVERY), MACHINE, MACHINE_V4, *others)
         found = {}
         try:
             yield found
@@ -212,9 +215,51 @@ class Site:
             self.play(ROLE_TASKS[2:], "r1", "r2")
             self.settled()
 
-    def masters(self):
-        """Return the names of the routers that hold the gateway address."""
-        return [router.name for router in (self.r1, self.r2) if router.holds()]
+    @contextlib.contextmanager
+    def guest(self):
+        """Boot a host among the machines that has an address, and takes the gateway from whoever advertises it."""
+        with lab.scratch(self.suite, f"edge-{self.suite}-guest", f"{self.inside}:interface_name=eth0") as scratch:
+            scratch.put_core(AGENT)
+            host = Host(scratch, "guest")
+            host.sh("sysctl -qw net.ipv6.conf.eth0.accept_ra=1 net.ipv6.conf.eth0.autoconf=1")
+            host.sh(f"ip address add {GUEST}/64 dev eth0 nodad")
+            yield host
+
+    @contextlib.contextmanager
+    def advertised(self, host):
+        """Ask for router advertisements as HOST without pause; yield a list of what has come so far."""
+        process = host.agent("advertised", "eth0")
+        found = []
+
+        def hear():
+            for line in process.stdout:
+                found.append(json.loads(line))
+
+        hearing = threading.Thread(target=hear)
+        hearing.start()
+        try:
+            yield found
+        finally:
+            process.stdin.close()
+            hearing.join()
+            process.wait()
+
+    def masters(self, address=GATEWAY):
+        """Return the names of the routers that hold the gateway ADDRESS."""
+        return [router.name for router in (self.r1, self.r2) if router.holds(address)]
+
+    def rests(self):
+        """Wait until the gateways of IPv4, whose advertisements are rarer, have followed."""
+        until(lambda: self.masters(GATEWAY_V4) == self.masters(), 30, "the same router is the gateway of both families")
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Have r1 without its twin for a while."""
+        self.r2.sh("systemctl stop keepalived")
+        try:
+            yield
+        finally:
+            self.r2.sh("systemctl start keepalived")
 
     def settled(self, name="r1"):
         """Wait until the router NAME alone is the gateway, and tell how long it took."""
@@ -239,9 +284,9 @@ def site(suite, directory):
             return name, Host(stack.enter_context(lab.scratch(suite, f"edge-{suite}-{name}", *nets)), name)
 
         with concurrent.futures.ThreadPoolExecutor(len(cables)) as pool:
-            made = Site(suite, dict(pool.map(boot, cables)), directory)
+            made = Site(suite, dict(pool.map(boot, cables)), directory, inside)
         for name, script in AROUND.items():
-            made.hosts[name].scratch.put_core(HERE / "vrrp_agent.py")
+            made.hosts[name].scratch.put_core(AGENT)
             made.hosts[name].sh(script)
         for number, (name, priority) in enumerate(PRIORITIES.items(), 2):
             router = made.hosts[name]
