@@ -228,13 +228,14 @@ class Bare:
     def apply(self, role, *options, tasks_from="main", fails=False, **variables):
         """Apply ROLE by ansible-playbook and see that it FAILS or does not."""
         task = {"ansible.builtin.include_role": {"name": f"dualstack.fleet.{role}", "tasks_from": tasks_from}}
-        return self._play({"tasks": [task], "vars": variables}, options, fails)
+        return self.play({"tasks": [task], "vars": variables}, options, fails)
 
     def module(self, name, **arguments):
         """Run the module NAME with ARGUMENTS."""
-        return self._play({"tasks": [{f"dualstack.fleet.{name}": arguments}]}, [], False)
+        return self.play({"tasks": [{f"dualstack.fleet.{name}": arguments}]})
 
-    def _play(self, play, options, fails):
+    def play(self, play, options=(), fails=False):
+        """Run PLAY by ansible-playbook with OPTIONS and see that it FAILS or does not."""
         play = [{"hosts": "all", "gather_facts": False, **play}]
         inventory = {"all": {"hosts": {"bare": self.host.variables()}}}
         for name, content in (("play.yml", play), ("hosts.yml", inventory)):
