@@ -57,14 +57,23 @@ def test_a_damaged_answer_ends(noise, place):
         server.close()
 
 
+def same_port():
+    """Return a socket of UDP and one of TCP with one port, which another program may have for one of them."""
+    while True:
+        handle = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        handle.bind(("127.0.0.1", 0))
+        try:
+            return handle, socket.create_server(("127.0.0.1", handle.getsockname()[1]))
+        except OSError:
+            handle.close()
+
+
 class Answering:
     """A server that answers every question with WIRE, but for its number; with none, never."""
 
     def __init__(self, wire, truncated=False):
-        self.handle = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.handle.bind(("127.0.0.1", 0))
+        self.handle, self.tcp = same_port()
         self.port, self.asked, self.wire, self.truncated = self.handle.getsockname()[1], 0, wire, truncated
-        self.tcp = socket.create_server(("127.0.0.1", self.port))
         for work in (self.udp_side, self.tcp_side):
             threading.Thread(target=work, daemon=True).start()
 
