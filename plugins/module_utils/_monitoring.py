@@ -11,6 +11,7 @@ from ._report import record_of
 
 FAMILIES = ("ipv4", "ipv6")
 WEB = {"http": 80, "https": 443}
+ACME = "acme"  # a path of a web site, which is asked itself
 
 
 def target_groups(
@@ -51,6 +52,8 @@ def _services(record: Mapping[str, Any], domain: str) -> set[tuple[str, str]]:
     found = set()
     for result in results if isinstance(results, list) else []:
         protocol, port, name = str(result.get("protocol")), result.get("port"), str(result.get("site") or domain)
+        if protocol == ACME:
+            continue
         if protocol in WEB:
             place = name if port in (None, WEB[protocol]) else f"{name}:{port}"
             found.add((protocol, f"{protocol}://{place}/"))

@@ -51,8 +51,9 @@ def state(name, results=()):
 def files(tmp_path_factory):
     """The files for two published hosts, one that is only verified, and two of which nothing is known."""
     place = tmp_path_factory.mktemp("monitoring")
+    more = [SITE, {"protocol": "dns", "port": 53}, {"protocol": "acme", "port": 80}]
     hosts = {
-        "web1": {"report_contact": state("published", [*SERVICES, SITE, {"protocol": "dns", "port": 53}])},
+        "web1": {"report_contact": state("published", [*SERVICES, *more])},
         "web2": {
             "report_contact": state(
                 "published", [{"protocol": "imaps", "port": 993}, {"protocol": "http", "port": 8080}]
