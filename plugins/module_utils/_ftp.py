@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ftplib
 import re
+import socket
 import ssl
 from dataclasses import replace
 
@@ -28,6 +29,13 @@ class _Client(ftplib.FTP_TLS):
         super().__init__(context=context, timeout=timeout)
         self.passive = 0
 
+    @property
+    def connection(self) -> socket.socket:
+        """The control connection."""
+        if self.sock is None:
+            raise OSError("not connected")
+        return self.sock
+
     def makepasv(self) -> tuple[str, int]:
         host, self.passive = super().makepasv()
         return host, self.passive
@@ -43,7 +51,7 @@ def talk(target: Target, address: str, timeout: float) -> Answer:
             raise
         except OSError as error:
             raise Unreached(*(error.args if error.errno else [words(error, timeout)])) from error
-        answer = Answer(address, True, banner=banner.splitlines()[0], source=client.sock.getsockname()[0])  # type: ignore[union-attr]
+        answer = Answer(address, True, banner=banner.splitlines()[0], source=client.connection.getsockname()[0])
         answer = _secured(client, answer)
         answer = _listed(client, target, answer) if target.account[0] else answer
         client.quit()
@@ -70,7 +78,8 @@ def _secured(client: _Client, answer: Answer) -> Answer:
         client.auth()
     except ftplib.Error as error:  # Pure-FTPd lists it even where it has no certificate
         return replace(answer, signature=(*signature, ("reply to AUTH", str(error)[:3])))
-    certificate = parse(client.sock.getpeercert(binary_form=True) or b"")  # type: ignore[union-attr]
+    secured = client.connection
+    certificate = parse(secured.getpeercert(binary_form=True) or b"") if isinstance(secured, ssl.SSLSocket) else None
     return replace(answer, certificate=certificate, signature=(*signature, ("certificate", str(certificate))))
 
 

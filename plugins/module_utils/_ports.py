@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import selectors
 import socket
@@ -28,23 +29,22 @@ def open_ports(address: str, ports: tuple[int, ...], timeout: float) -> tuple[in
     """Return those of PORTS at ADDRESS that take a TCP connection within TIMEOUT seconds."""
     found: set[int] = set()
     deadline = time.monotonic() + timeout
-    with selectors.DefaultSelector() as waiting:
-        try:
-            for port in ports:
-                handle = socket.socket(family(address), socket.SOCK_STREAM)
-                handle.setblocking(False)
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(selectors.DefaultSelector())
+        handles: dict[int, socket.socket] = {}
+        for port in ports:
+            handle = stack.enter_context(socket.socket(family(address), socket.SOCK_STREAM))
+            handle.setblocking(False)
+            problem = handle.connect_ex(endpoint(address, port, socket.SOCK_STREAM))
+            if problem in (0, errno.EINPROGRESS):
                 waiting.register(handle, selectors.EVENT_WRITE, port)
-                problem = handle.connect_ex(endpoint(address, port, socket.SOCK_STREAM))
-                if problem not in CLOSED | {0, errno.EINPROGRESS}:
-                    raise OSError(problem, "port scan")
-            while waiting.get_map() and (left := deadline - time.monotonic()) > 0:
-                for key, _events in waiting.select(left):
-                    handle = key.fileobj  # type: ignore[assignment]
-                    if handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                        found.add(key.data)
-                    waiting.unregister(handle)
-                    handle.close()
-        finally:
-            for key in list((waiting.get_map() or {}).values()):
-                key.fileobj.close()  # type: ignore[union-attr]
+                handles[port] = handle
+            elif problem not in CLOSED:
+                raise OSError(problem, "port scan")
+        while handles and (left := deadline - time.monotonic()) > 0:
+            for key, _events in waiting.select(left):
+                handle = handles.pop(key.data)
+                waiting.unregister(handle)
+                if handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                    found.add(key.data)
     return tuple(sorted(found))

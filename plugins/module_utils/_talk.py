@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
 
@@ -116,11 +116,11 @@ class Session:
         line, _end, self.buffer = self.buffer.partition(b"\n")
         return line.rstrip(b"\r")
 
-    def lines(self, last: Callable[[bytes], bool]) -> list[str]:
-        """Return the lines up to one that LAST says is the last."""
+    def lines(self, last: Callable[[bytes], bool], patience: float = 1.0) -> list[str]:
+        """Return the lines up to one that LAST says is the last; an empty one where the connection is closed."""
         found: list[str] = []
         while len(found) < LINES:
-            line = self.line()
+            line = self.line(patience)
             found.append(line.decode("utf-8", "replace").strip())
             if not line or last(line):
                 break
@@ -150,7 +150,11 @@ def contrast(first: Answer, second: Answer) -> tuple[str, str]:
     labels = [label for label in {**left, **right} if left.get(label) != right.get(label)]
     if not labels or {"status", "greeting"} & set(labels):
         return said(first), said(second)
-    return tuple(", ".join(f"{label} {part.get(label, 'none')!r}" for label in labels) for part in (left, right))  # type: ignore[return-value]
+    return _labelled(left, labels), _labelled(right, labels)
+
+
+def _labelled(part: Mapping[str, str], labels: Iterable[str]) -> str:
+    return ", ".join(f"{label} {part.get(label, 'none')!r}" for label in labels)
 
 
 def said(answer: Answer) -> str:
@@ -310,10 +314,10 @@ def _code_ends(line: bytes) -> bool:
 
 def _smtp(session: Session, target: Target, banner: str) -> Answer:
     """The server's name, its extensions and, where it offers STARTTLS, its certificate (RFC 5321, RFC 3207)."""
-    name = re.split(r"[ -]", banner, maxsplit=1)[1].split()[:1]  # RFC 5321 section 4.2: 220, the name, free text
-    line = banner.encode()
-    while not _code_ends(line):
-        line = session.line(3)  # postscreen(8) keeps strangers waiting for six seconds here
+    name = banner[4:].split()[:1]  # RFC 5321 section 4.2: 220, the name, free text
+    # Between the lines postscreen(8) keeps strangers waiting for six seconds.
+    if not _code_ends(banner.encode()) and not _code_ends(session.lines(_code_ends, 3)[-1].encode()):
+        raise OSError("the connection was closed in the middle of the greeting")
     own = session.handle.getsockname()[0]
     literal = f"[IPv6:{own}]" if ":" in own else f"[{own}]"  # RFC 5321 section 4.1.3
     hello, *extensions = session.ask(b"EHLO " + literal.encode(), _code_ends)

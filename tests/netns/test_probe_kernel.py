@@ -120,3 +120,9 @@ def test_a_service_that_refuses_inside_the_prefix_has_its_route(site):
     )
     assert summary["reason"] == "smtp on port 25 does not answer over either family"
     assert "route add" not in summary["detail"]
+
+
+def test_a_port_to_which_this_machine_does_not_connect_is_not_open(site):
+    run(f"ip -n {OUTSIDE} -6 rule add ipproto tcp dport 7000 prohibit")
+    results, _summary = ask({"protocol": "closed", "ports": [7000, 80]})
+    assert results[0]["ipv6"][0]["open"] == [80]

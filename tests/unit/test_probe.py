@@ -96,6 +96,11 @@ class HangsUp(socketserver.BaseRequestHandler):
         pass
 
 
+class HangsUpInTheGreeting(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(b"220-mx.example.net wait\r\n")
+
+
 SMTP = greets(b"220 mx.example.net ESMTP\r\n")
 
 
@@ -129,6 +134,8 @@ def test_a_dual_stack_service_is_the_same(serve, protocol, greeting):
         (SMTP, greets(b"554 go away\r\n"), "ipv6_failed", "not a healthy smtp greeting: '554 go away'"),
         (SMTP, Silent, "ipv6_failed", "no answer within 0.4 s"),
         (SMTP, HangsUp, "ipv6_failed", "closed without a greeting"),
+        (SMTP, HangsUpInTheGreeting, "ipv6_failed", "closed in the middle of the greeting"),
+        (SMTP, greets(b"220 \r\n"), "differs", "but .* says name ''"),
         (SMTP, greets(b"220 other.example.net ESMTP\r\n"), "differs", "but .* says name 'other.example.net'"),
     ],
 )
