@@ -14,6 +14,7 @@ description:
   - Returns groups for Prometheus' C(file_sd_configs), each with one target and the labels C(host), C(service),
     C(family) and C(__param_module), the module of blackbox_exporter. Hosts in any state but C(published) have none.
   - Services come of the evidence that the host keeps, by their published names, virtual hosts too.
+  - A host that was not asked in this run, or not reached, keeps the groups that it has in O(before).
 positional: contacts, domains, protocols
 options:
   _input:
@@ -36,6 +37,10 @@ options:
     type: list
     elements: str
     required: true
+  before:
+    description: The JSON text of an earlier run, or nothing.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -60,9 +65,9 @@ from ..module_utils._errors import DualStackError
 from ..module_utils._monitoring import target_groups
 
 
-def blackbox_targets(names, contacts, domains, protocols):
+def blackbox_targets(names, contacts, domains, protocols, before=""):
     try:
-        return target_groups(names, contacts, domains, protocols)
+        return target_groups(names, contacts, domains, protocols, before)
     except DualStackError as error:
         raise AnsibleFilterError(f"blackbox_targets: {error}") from None
 

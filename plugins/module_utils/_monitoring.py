@@ -3,32 +3,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ._errors import InputError
-from ._report import record_of
+from ._report import FAMILIES, UNKNOWN, UNREACHABLE, record_of, rows
 
-FAMILIES = ("ipv4", "ipv6")
 WEB = {"http": 80, "https": 443}
 ACME = "acme"  # a path of a web site, which is asked itself
 
 
 def target_groups(
-    names: Iterable[str], contacts: Iterable[Any], domains: Iterable[str], protocols: Iterable[str]
+    names: Iterable[str], contacts: Iterable[Any], domains: Iterable[str], protocols: Iterable[str], before: str = ""
 ) -> list[dict[str, Any]]:
     """Return the groups for Prometheus' file_sd_config: two for each service of the published hosts NAMES.
 
     CONTACTS are what reading each host's facts returned, DOMAINS the published name of each. PROTOCOLS have a module of
-    their own; of others only the connection is tried.
+    their own; of others only the connection is tried. A host that was not asked or not reached keeps what it has in
+    BEFORE, the JSON text of an earlier run: it is the one that has to be watched.
     """
-    columns = [list(column) for column in (names, contacts, domains)]
-    if len({len(column) for column in columns}) > 1:
-        lengths = " names, ".join(str(len(column)) for column in columns[:2])
-        raise InputError([f"{lengths} contacts and {len(columns[2])} domains; give one of each for every host"])
-    known, found = set(protocols), []
-    for name, contact, domain in sorted(zip(*columns), key=lambda row: str(row[0])):
+    known, kept, found = set(protocols), _kept(before), []
+    for name, contact, domain in rows("domains", names, contacts, domains):
         record = record_of(contact if isinstance(contact, Mapping) else {})[0]
+        if record["state"] in (UNKNOWN, UNREACHABLE):
+            found += kept.get(str(name), [])
         if record["state"] != "published":
             continue
         for service, target in sorted(_services(record, str(domain))):
@@ -42,6 +41,19 @@ def target_groups(
                 }
                 for family in FAMILIES
             ]  # fmt: skip
+    return found
+
+
+def _kept(text: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the groups of each host in the JSON TEXT of an earlier run."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for group in json.loads(text or "[]"):
+            found.setdefault(group["labels"]["host"], []).append(group)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            [f"targets.json is not what this role wrote ({error}); move it away and run it again"]
+        ) from error
     return found
 
 

@@ -19,11 +19,7 @@ def summarise(names: Iterable[str], contacts: Iterable[Any], plans: Iterable[Any
 
     CONTACTS are what reading each host's facts returned (empty: it was not asked), PLANS their records of the plan.
     """
-    columns = [list(column) for column in (names, contacts, plans)]
-    if len({len(column) for column in columns}) > 1:
-        lengths = " names, ".join(str(len(column)) for column in columns[:2])
-        raise InputError([f"{lengths} contacts and {len(columns[2])} plans; give one of each for every host"])
-    hosts = [_host(*row) for row in sorted(zip(*columns), key=lambda row: str(row[0]))]
+    hosts = [_host(*row) for row in rows("plans", names, contacts, plans)]
     counts = {state: sum(host["state"] == state for host in hosts) for state in ORDER}
     return {
         "total": len(hosts),
@@ -36,6 +32,16 @@ def summarise(names: Iterable[str], contacts: Iterable[Any], plans: Iterable[Any
         "as_of": max((host["time"] for host in hosts), default=""),
         "hosts": hosts,
     }
+
+
+def rows(third: str, *columns: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return one row for each host, by name, of three COLUMNS: names, contacts and what THIRD says it is."""
+    listed = [list(column) for column in columns]
+    if len({len(column) for column in listed}) > 1:
+        names, contacts, others = map(len, listed)
+        message = f"{names} names, {contacts} contacts and {others} {third}; give one of each for every host"
+        raise InputError([message])
+    return sorted(zip(*listed), key=lambda row: str(row[0]))
 
 
 def _host(name: object, contact: object, plan: object) -> dict[str, Any]:

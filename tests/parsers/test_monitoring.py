@@ -47,6 +47,28 @@ def state(name, results=()):
     return {"ansible_facts": {"ansible_local": {"dualstack": record}}}
 
 
+def hand_over(place, hosts):
+    """Run the role for HOSTS with PLACE/out as its directory, and return what Ansible says."""
+    fleet = {"all": {"hosts": hosts, "vars": {"ansible_connection": "local", "dns_publisher_ipv6_zone": "example.net"}}}
+    (place / "hosts.json").write_text(json.dumps(fleet))
+    role = {"role": "dualstack.fleet.monitoring", "monitoring_directory": str(place / "out")}
+    (place / "play.json").write_text(json.dumps([{"hosts": "web1", "gather_facts": False, "roles": [role]}]))
+    command = [f"{sys.prefix}/bin/ansible-playbook", "-i", place / "hosts.json", place / "play.json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_host_that_is_down_or_was_not_asked_is_watched_as_before(tmp_path):
+    names = ("web1", "web2", "web3", "web4")
+    hand_over(tmp_path, {name: {"report_contact": state("published", SERVICES)} for name in names})
+    before = groups(tmp_path / "out")
+    contacts = [state("published", SERVICES), {"unreachable": True, "msg": "no route to host"}, {}, state("verified")]
+    hand_over(tmp_path, {name: {"report_contact": contact} for name, contact in zip(names, contacts)})
+    after = groups(tmp_path / "out")
+    assert after == [group for group in before if group["labels"]["host"] != "web4"]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """The files for two published hosts, one that is only verified, and two of which nothing is known."""
@@ -64,15 +86,8 @@ def files(tmp_path_factory):
         "web4": {"report_contact": {"unreachable": True, "msg": "no route to host"}},
         "web5": {},
     }
-    fleet = {"all": {"hosts": hosts, "vars": {"ansible_connection": "local", "dns_publisher_ipv6_zone": "example.net"}}}
-    (place / "hosts.json").write_text(json.dumps(fleet))
-    role = {"role": "dualstack.fleet.monitoring", "monitoring_directory": str(place / "out")}
-    (place / "play.json").write_text(json.dumps([{"hosts": "web1", "gather_facts": False, "roles": [role]}]))
-    command = [f"{sys.prefix}/bin/ansible-playbook", "-i", place / "hosts.json", place / "play.json"]
     for changed in ("changed=2", "changed=0"):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert changed in done.stdout
+        assert changed in hand_over(place, hosts)
     return place / "out"
 
 
