@@ -323,7 +323,10 @@ def _left_by_few(host: Host, work: Work, made: Sequence[bytes]) -> list[bytes] |
 
 def _left_of_all(request: Request, host: Host, work: Work) -> list[bytes] | None:
     """Return what ``_left_by_few`` does, by another look at the kernel's routes."""
-    left, before = _rtnetlink.lasting(_rtnetlink.dumped()), set(host.texts)
+    try:
+        left, before = _rtnetlink.lasting(_rtnetlink.dumped()), set(host.texts)
+    except OSError:
+        return None  # the routes are changed, and that they cannot be looked at is the next run's error
     new = [text for text in left if text not in before]
     expected = len(work.plan.add) + len(work.plan.replace)
     alone = len(new) == expected and len(before) + expected - len(_lost(work.plan)) == len(left)

@@ -63,7 +63,6 @@ def main() -> int:
             table.add(f"{name}, ten hosts", time.monotonic() - began, "s", note="customers going on")
             began = time.monotonic()
         changed = traffic.count_anew()
-        # As many restarts as it takes for both counts to be of the same customers.
         for _time in range(RESTARTS):
             restart()
         told = traffic.stop()
