@@ -433,6 +433,23 @@ def test_what_another_program_changes_during_a_run_is_seen_by_the_next(change, m
         assert change(*machines(range(number)))["stats"]["added"] == 1
 
 
+def test_routes_that_are_made_and_cannot_be_looked_at_again_are_made(change, looked, monkeypatch):
+    real, calls = _rtnetlink.dumped, []
+
+    def once():
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError("Cannot allocate memory")
+        return real()
+
+    monkeypatch.setattr(_rtnetlink, "dumped", once)
+    assert change(*machines(range(40)))["stats"]["added"] == 40
+    monkeypatch.setattr(_rtnetlink, "dumped", real)
+    before = len(looked)
+    assert not change(*machines(range(40)))["changed"]
+    assert len(looked) == before + 1
+
+
 @pytest.mark.parametrize(
     "disturb",
     [
